@@ -1,0 +1,1 @@
+"""The actor runtime, and the actor that owns a broadcast."""

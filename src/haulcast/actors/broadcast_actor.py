@@ -1,0 +1,255 @@
+"""The actor that owns one broadcast.
+
+1. It alone holds the broadcast's state; every other part sees what it publishes.
+2. It handles one message at a time, from decision to durability: while a checkpoint is under way, the next message
+   waits. What it decides on is therefore always durable state, and a race inside a broadcast cannot be written.
+3. The output gate: state, reply, offers and news come after the checkpoint has landed, and not at all if it has not.
+   A refusal changes no state, so its logging does not hold up the next message; only its own reply waits for it.
+4. A request that was answered before is recognised by the journal in the same write, whatever the actor remembers.
+5. Any exception ends the actor; its supervisor starts another one from the journal.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+import structlog
+
+from haulcast.domain import effects as fx
+from haulcast.domain.broadcast import Broadcast, Trip
+from haulcast.domain.commands import Create, SendWave, Tick
+from haulcast.domain.decide import Decision, decide
+from haulcast.domain.events import Event
+from haulcast.domain.evolve import evolve
+from haulcast.domain.ids import BroadcastId, TenantId
+from haulcast.domain.replies import Done, Refusal, Refused, Reply
+from haulcast.domain.settings import TenantSettings
+from haulcast.domain.waves import radius_m
+from haulcast.errors import ErrorCode
+from haulcast.ports import (
+    Change,
+    Clock,
+    Conflict,
+    Duplicate,
+    Fence,
+    Fenced,
+    LoggedReply,
+    Origin,
+    Outcome,
+    Presence,
+    Publisher,
+    Stored,
+    Write,
+)
+from haulcast.tasks import Tasks
+
+from .committer import Committer
+from .live_index import LiveIndex
+from .messages import Message
+from .metrics import ActorMetrics
+
+FIRST_EPOCH = 1
+_SEEK_RETRY_MS = 1_000
+
+log = structlog.get_logger()
+
+
+class OwnershipLost(Exception):
+    """The journal refused a checkpoint: somebody else owns the broadcast, or its state is not what was thought."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorContext:
+    """What all broadcast actors of a node share."""
+
+    clock: Clock
+    committer: Committer
+    presence: Presence
+    publisher: Publisher
+    live_index: LiveIndex
+    on_trip: Callable[[TenantId, Trip], None]
+    """Called after a trip has begun or changed, durably."""
+    tasks: Tasks
+    metrics: ActorMetrics
+    incarnation: int
+
+
+class BroadcastActor:
+    """One broadcast, owned under `epoch`. `state` is None before it is created and when there is no such broadcast."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        tenant_id: TenantId,
+        broadcast_id: BroadcastId,
+        settings: TenantSettings,
+        stored: Stored | None,
+        post: Callable[[Message], bool],
+    ) -> None:
+        self._context = context
+        self._tenant_id = tenant_id
+        self._broadcast_id = broadcast_id
+        self._settings = settings
+        self.epoch = FIRST_EPOCH if stored is None else stored.epoch
+        self._post = post  # into the own mailbox, with the system's privilege
+        self._seeking = False  # a lookup of candidates is under way
+        self._seek_not_before_ms = 0
+        self.state = None if stored is None else stored.state
+        if self.state is not None:
+            self._index(None, self.state)
+
+    def next_deadline_ms(self) -> int | None:
+        """When the state next wants a `Tick`; None if never."""
+        if self.state is None or not self.state.live:
+            return None
+        deadlines = [self.state.expires_at_ms]
+        if self.state.reminder_at_ms is not None:
+            deadlines.append(self.state.reminder_at_ms)
+        if self.state.next_wave_at_ms is not None and not self._seeking:
+            deadlines.append(max(self.state.next_wave_at_ms, self._seek_not_before_ms))
+        return min(deadlines)
+
+    def discard(self) -> None:
+        """Forget the broadcast here; what is durable stays."""
+        if self.state is not None:
+            self._context.live_index.forget(self.state)
+
+    async def handle(self, message: Message) -> None:
+        """Decide one message and see it through. Raises `OwnershipLost`, or whatever was wrong in deciding."""
+        now_ms = self._context.clock.now_ms()
+        if isinstance(message.command, Create) and self.state is not None:
+            # Its actor died after it had become durable: the journal knows the answer. Any other request finds this.
+            exists = Refused(Refusal.ACTIVE_BROADCAST_EXISTS, {"broadcast_id": self._broadcast_id})
+            self._reply(message, exists, now_ms)
+            return
+        decision = decide(self.state, message.command, self._settings, now_ms)
+        if decision.events:
+            await self._checkpoint(message, decision, now_ms)
+        else:
+            self._carry_out(decision.effects)
+            self._reply(message, decision.reply, now_ms)
+
+    async def _checkpoint(self, message: Message, decision: Decision, now_ms: int) -> None:
+        before = after = self.state
+        for event in decision.events:
+            after = evolve(after, event)
+        assert after is not None
+        write = self._write(
+            now_ms,
+            _logged(message.origin, decision.reply),
+            fence=Fence(self.epoch, self._context.incarnation, 0 if before is None else before.seq),
+            state=after,
+            events=decision.events,
+        )
+        with self._context.metrics.gate_wait_s.time():
+            outcome = await self._context.committer.submit(write)
+        match outcome:
+            case Duplicate():
+                self._answer(message, _repeated(message.origin, outcome))
+            case Conflict(code, data):
+                self._reply(message, Refused(code, data), now_ms)
+            case Fenced():
+                raise OwnershipLost(f"{self._broadcast_id} at epoch {self.epoch}, seq {after.seq}")
+            case _:
+                self.state = after
+                self._index(before, after)
+                self._context.publisher.publish(Change(self.epoch, before, after, decision.effects))
+                self._carry_out(decision.effects)
+                if decision.reply is not None:
+                    self._answer(message, decision.reply)
+
+    def _reply(self, message: Message, reply: Reply | None, now_ms: int) -> None:
+        """Answer without a change of state: as soon as the answer is logged, or at once if nobody sent a request."""
+        if reply is None or message.origin is None:
+            return
+        logging = self._context.committer.submit(self._write(now_ms, _logged(message.origin, reply)))
+
+        def logged(future: "asyncio.Future[Outcome]") -> None:
+            if future.cancelled():
+                message.fail(ErrorCode.UNAVAILABLE)
+                return
+            if (error := future.exception()) is not None:
+                log.error("reply_not_logged", broadcast=self._broadcast_id, exc_info=error)
+                message.fail(ErrorCode.INTERNAL)
+                return
+            outcome = future.result()
+            self._answer(message, _repeated(message.origin, outcome) if isinstance(outcome, Duplicate) else reply)
+
+        logging.add_done_callback(logged)
+
+    def _answer(self, message: Message, reply: Reply) -> None:
+        outcome = "ok" if isinstance(reply, Done) else reply.code.value
+        self._context.metrics.decisions.labels(type(message.command).__name__, outcome).inc()
+        message.answer(reply)
+
+    def _carry_out(self, effects: tuple[fx.Effect, ...]) -> None:
+        """What is left to the actor itself; the rest of the effects are the publisher's."""
+        for effect in effects:
+            if isinstance(effect, fx.SeekCandidates):
+                self._seek(effect)
+            elif isinstance(effect, fx.ShowTrip):
+                self._context.on_trip(self._tenant_id, effect.trip)
+            elif isinstance(effect, fx.OpenOffers):
+                self._context.metrics.wave_fan_out.observe(len(effect.offers))
+
+    def _index(self, before: Broadcast | None, after: Broadcast) -> None:
+        self._context.live_index.note(before, after, radius_m(self._settings, after.wave))
+
+    def _seek(self, effect: fx.SeekCandidates) -> None:
+        if not self._seeking and self._context.clock.now_ms() >= self._seek_not_before_ms:
+            self._seeking = True
+            self._context.tasks.start(self._look_up(effect), "lookup")
+
+    async def _look_up(self, effect: fx.SeekCandidates) -> None:
+        """Find candidates outside the mailbox's turn, so that accepts do not wait for it."""
+        state = self.state
+        assert state is not None
+        try:
+            nearby = await self._context.presence.nearest(
+                self._tenant_id,
+                state.pickup.point,
+                vehicle_types=effect.vehicle_types,
+                radius_m=effect.radius_m,
+                exclude=state.offers,
+                limit=effect.limit,
+            )
+        except Exception as error:
+            self._context.metrics.lookup_failures.inc()
+            log.warning("lookup_failed", tenant=self._tenant_id, broadcast=self._broadcast_id, error=repr(error))
+            self._seek_not_before_ms = self._context.clock.now_ms() + _SEEK_RETRY_MS
+            message = Message(Tick())
+        else:
+            message = Message(SendWave(effect.wave, nearby.candidates, nearby.left_out))
+        self._seeking = False
+        self._post(message)
+
+    def _write(
+        self,
+        now_ms: int,
+        logged: LoggedReply | None,
+        fence: Fence | None = None,
+        state: Broadcast | None = None,
+        events: tuple[Event, ...] = (),
+    ) -> Write:
+        return Write(
+            write_id=uuid4().hex,
+            at_ms=now_ms,
+            tenant_id=self._tenant_id,
+            broadcast_id=self._broadcast_id,
+            logged=logged,
+            fence=fence,
+            state=state,
+            events=events,
+        )
+
+
+def _logged(origin: Origin | None, reply: Reply | None) -> LoggedReply | None:
+    return None if origin is None or reply is None else LoggedReply(origin, reply)
+
+
+def _repeated(origin: Origin | None, duplicate: Duplicate) -> Reply:
+    """The answer given before, unless the id was used for something else then."""
+    if origin is not None and origin.fingerprint != duplicate.fingerprint:
+        return Refused(Refusal.ID_REUSED)
+    return duplicate.reply

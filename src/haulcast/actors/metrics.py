@@ -1,0 +1,28 @@
+"""What the actors count. The names that operators see are given in `haulcast.metrics`."""
+
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class ActorMetrics:
+    """Metrics of the actor runtime, made by `haulcast.metrics`."""
+
+    decisions: Counter
+    """Labels `command`, `outcome` (a refusal's code, or ok)."""
+    gate_wait_s: Histogram
+    """From decision to durability."""
+    commit_batch_size: Histogram
+    commit_latency_s: Histogram
+    commit_failures: Counter
+    wave_fan_out: Histogram
+    """Transporters offered per wave."""
+    timer_lateness_s: Histogram
+    mailbox_depth: Histogram
+    """Messages waiting when one is taken."""
+    busy: Counter
+    """Messages refused by a full mailbox."""
+    actor_restarts: Counter
+    quarantined: Counter
+    lookup_failures: Counter

@@ -1,0 +1,112 @@
+"""Transporters coming, going and moving, and what that means for live broadcasts.
+
+1. Going online twice is being online; only a change counts against the toggle limit of the tenant.
+2. Whatever makes a vehicle findable (its transporter comes online, its first position, the end of its trip) has the
+   live broadcasts within whose reach it stands told, nearest first. Each actor knows whom it has offered already.
+3. Everything here is a hint. The journal decides who may take what.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from haulcast.domain.broadcast import Trip
+from haulcast.domain.commands import Appear
+from haulcast.domain.fleet import Vehicle
+from haulcast.domain.geo import Point
+from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
+from haulcast.domain.ranking import Candidate
+from haulcast.domain.settings import TenantSettings
+from haulcast.errors import ErrorCode, RequestError
+from haulcast.ports import Clock, Presence
+from haulcast.tasks import Tasks
+
+from .live_index import LiveIndex
+
+_FULL_MAILBOX_PAUSE_S = 0.1
+_SWEEP_ABOVE = 10_000
+"""With so many transporters in the toggle log, those who have not toggled for a window are dropped from it."""
+
+Appearance = Callable[[TenantId, BroadcastId, Appear], bool]
+"""Tells a live broadcast's actor; False when it cannot take the message now."""
+
+
+class Roster:
+    """The `Availability` of this node."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        presence: Presence,
+        live_index: LiveIndex,
+        settings_of: Callable[[TenantId], Awaitable[TenantSettings]],
+        appear: Appearance,
+        tasks: Tasks,
+    ) -> None:
+        self._clock = clock
+        self._presence = presence
+        self._live_index = live_index
+        self._settings_of = settings_of
+        self._appear = appear
+        self._tasks = tasks
+        self._toggles: dict[tuple[TenantId, TransporterId], deque[int]] = {}
+
+    async def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
+        """See `Availability`."""
+        if await self._presence.is_online(tenant_id, transporter_id):
+            self._presence.heard_from(tenant_id, transporter_id)
+            return False
+        await self._count_toggle(tenant_id, transporter_id)
+        changed = await self._presence.go_online(tenant_id, transporter_id)
+        if changed:
+            self._tasks.start(self._offer_all(tenant_id, transporter_id), "offer_late")
+        return changed
+
+    async def go_offline(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
+        """See `Availability`."""
+        if not await self._presence.is_online(tenant_id, transporter_id):
+            return False
+        await self._count_toggle(tenant_id, transporter_id)
+        return await self._presence.go_offline(tenant_id, transporter_id)
+
+    def report(self, tenant_id: TenantId, vehicle: Vehicle, position: Point) -> None:
+        """See `Availability`."""
+        if self._presence.report(tenant_id, vehicle, position):
+            self._tasks.start(self._offer_all(tenant_id, vehicle.transporter_id), "offer_late")
+
+    def heard_from(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        """See `Availability`."""
+        self._presence.heard_from(tenant_id, transporter_id)
+
+    def trip_changed(self, tenant_id: TenantId, trip: Trip) -> None:
+        """A trip has durably begun, moved on or ended: its vehicle is engaged, or free again."""
+        if trip.active:
+            self._presence.engage(tenant_id, trip.vehicle_id)
+        else:
+            self._presence.release(tenant_id, trip.vehicle_id)
+            self._tasks.start(self._offer_all(tenant_id, trip.transporter_id), "offer_late")
+
+    async def _count_toggle(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        """Note one toggle. Raises `RequestError(TOO_MANY_TOGGLES)` when the limit is reached."""
+        settings = await self._settings_of(tenant_id)
+        now_ms = self._clock.now_ms()
+        window_ms = settings.toggle_window_s * 1000
+        times = self._toggles.setdefault((tenant_id, transporter_id), deque())
+        while times and times[0] <= now_ms - window_ms:
+            times.popleft()
+        if len(times) >= settings.toggle_limit:
+            raise RequestError(ErrorCode.TOO_MANY_TOGGLES, retry_after_ms=times[0] + window_ms - now_ms)
+        times.append(now_ms)
+        if len(self._toggles) > _SWEEP_ABOVE:
+            self._toggles = {key: log for key, log in self._toggles.items() if log[-1] > now_ms - window_ms}
+
+    async def _offer_all(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        """Tell every live broadcast within whose reach one of the transporter's vehicles stands."""
+        nearest: dict[BroadcastId, Candidate] = {}
+        for vehicle, position in await self._presence.available(tenant_id, transporter_id):
+            for distance_m, broadcast_id in self._live_index.within_reach(tenant_id, position, vehicle.vehicle_type):
+                candidate = Candidate(round(distance_m), transporter_id, vehicle.vehicle_id, vehicle.vehicle_type)
+                nearest[broadcast_id] = min(candidate, nearest.get(broadcast_id, candidate))
+        for broadcast_id in sorted(nearest, key=lambda broadcast_id: nearest[broadcast_id]):
+            while not self._appear(tenant_id, broadcast_id, Appear(nearest[broadcast_id])):
+                await asyncio.sleep(_FULL_MAILBOX_PAUSE_S)

@@ -1,0 +1,137 @@
+"""What a deployment chooses, by environment variables. Every problem is found at the start and said in one sentence."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from .errors import ConfigError
+from .transport.auth import Algorithm, Key
+
+DEVELOPMENT_KEY = Key("development", Algorithm.HS256, "haulcast-development-key-never-for-production")
+"""Known to everybody who can read this: whoever holds it is anybody. Production refuses it."""
+
+VARIABLES: Mapping[str, str] = {
+    "HAULCAST_ENV": "development (default) or production; production refuses development defaults",
+    "HAULCAST_HOST": "the address to listen on (default 127.0.0.1)",
+    "HAULCAST_PORT": "the port to listen on (default 8080; 0 takes a free one)",
+    "HAULCAST_DATA_DIR": "where the embedded journal lives (default var/)",
+    "HAULCAST_JWT_KEYS": (
+        'the keys that tokens are signed with: a JSON list of {"kid", "alg": HS256|RS256|ES256, and one of "secret", '
+        '"secret_file", "pem_file"}, or @FILE with such a list'
+    ),
+    "HAULCAST_ORIGINS": "origins of web pages that may connect, separated by commas; * is any (default in development)",
+    "HAULCAST_LOG_LEVEL": "debug, info (default), warning or error",
+}
+
+
+class Environment(StrEnum):
+    """How strict the server is with its own configuration."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A configuration that can be started."""
+
+    environment: Environment
+    host: str
+    port: int
+    data_dir: Path
+    keys: tuple[Key, ...]
+    origins: frozenset[str]
+    log_level: str
+
+    @property
+    def journal_path(self) -> Path:
+        """The embedded journal."""
+        return self.data_dir / "haulcast.sqlite3"
+
+
+class _KeyEntry(msgspec.Struct, forbid_unknown_fields=True):
+    kid: str
+    alg: Algorithm
+    secret: str | None = None
+    secret_file: str | None = None
+    pem_file: str | None = None
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration that the environment describes. Raises `ConfigError`."""
+    env = os.environ if environ is None else environ
+    unknown = sorted(
+        name
+        for name in env
+        if name.startswith("HAULCAST_") and not name.startswith("HAULCAST_TEST_") and name not in VARIABLES
+    )
+    if unknown:
+        raise ConfigError(f"{unknown[0]} is not a setting of haulcast; there are {', '.join(VARIABLES)}")
+    environment = _choice(env, "HAULCAST_ENV", Environment.DEVELOPMENT, tuple(Environment))
+    config = Config(
+        environment=Environment(environment),
+        host=env.get("HAULCAST_HOST", "127.0.0.1"),
+        port=_port(env.get("HAULCAST_PORT", "8080")),
+        data_dir=Path(env.get("HAULCAST_DATA_DIR", "var")),
+        keys=_keys(env["HAULCAST_JWT_KEYS"]) if env.get("HAULCAST_JWT_KEYS") else (DEVELOPMENT_KEY,),
+        origins=frozenset(filter(None, (part.strip() for part in env.get("HAULCAST_ORIGINS", "*").split(",")))),
+        log_level=_choice(env, "HAULCAST_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+    )
+    if config.environment is Environment.PRODUCTION:
+        _refuse_development(config)
+    return config
+
+
+def _refuse_development(config: Config) -> None:
+    if any(key.kid == DEVELOPMENT_KEY.kid or key.material == DEVELOPMENT_KEY.material for key in config.keys):
+        raise ConfigError(
+            "production needs keys of its own, not the development key that everybody knows: set HAULCAST_JWT_KEYS"
+        )
+    if "*" in config.origins:
+        raise ConfigError(
+            "production needs a list of allowed origins, not any: set HAULCAST_ORIGINS (empty for none but apps)"
+        )
+
+
+def _choice(env: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = env.get(name, default)
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}; give {', '.join(allowed)}")
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise ConfigError(f"HAULCAST_PORT is {text!r}; give a number from 0 to 65535")
+    return int(text)
+
+
+def _keys(text: str) -> tuple[Key, ...]:
+    """Never quotes what it was given: that may be a secret."""
+    try:
+        entries = msgspec.json.decode(_read(text[1:]) if text.startswith("@") else text, type=list[_KeyEntry])
+    except msgspec.DecodeError:
+        raise ConfigError(f"HAULCAST_JWT_KEYS does not say {VARIABLES['HAULCAST_JWT_KEYS']}") from None
+    if not entries:
+        raise ConfigError("HAULCAST_JWT_KEYS has no key in it")
+    return tuple(Key(entry.kid, entry.alg, _material(entry)) for entry in entries)
+
+
+def _material(entry: _KeyEntry) -> str:
+    given = [value for value in (entry.secret, entry.secret_file, entry.pem_file) if value is not None]
+    fits = entry.pem_file is None if entry.alg is Algorithm.HS256 else entry.pem_file is not None
+    if len(given) != 1 or not fits:
+        wanted = '"secret" or "secret_file"' if entry.alg is Algorithm.HS256 else '"pem_file"'
+        raise ConfigError(f"HAULCAST_JWT_KEYS: the {entry.alg} key {entry.kid!r} takes {wanted} and nothing else")
+    return entry.secret if entry.secret is not None else _read(given[0]).strip()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"HAULCAST_JWT_KEYS: cannot read {path}: {type(error).__name__}") from None

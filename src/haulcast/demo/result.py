@@ -1,0 +1,62 @@
+"""What a run came to: the one JSON object, and the same in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .checker import Verdict
+from .record import Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished run. `leaks` is what the server has more of than before the city came."""
+
+    verdict: Verdict
+    recorder: Recorder
+    leaks: Mapping[str, int]
+
+    @property
+    def fine(self) -> bool:
+        """Whether every invariant held and nothing leaked."""
+        return not self.verdict.violations and not any(self.leaks.values())
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON object."""
+        verdict, recorder = self.verdict, self.recorder
+        return {
+            "broadcasts_created": sum(verdict.statuses.values()),
+            "fully_filled": verdict.statuses.get("fully_filled", 0),
+            "expired": verdict.statuses.get("expired", 0),
+            "cancelled": verdict.statuses.get("cancelled", 0),
+            "accepts_won": recorder.accepts_won,
+            "accepts_lost": recorder.accepts_lost,
+            "double_assignments": verdict.double_assignments,
+            "offers_delivered": recorder.offers_delivered,
+            "accept_latency_ms": {"p50": recorder.latency_ms(0.5), "p99": recorder.latency_ms(0.99)},
+            "leaks": dict(self.leaks),
+            "violations": [str(violation) for violation in verdict.violations],
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        plain = self.plain()
+        latency = plain["accept_latency_ms"]
+        lines = [
+            f"broadcasts  {plain['broadcasts_created']}: {plain['fully_filled']} filled, {plain['expired']} expired, "
+            f"{plain['cancelled']} cancelled",
+            f"offers      {plain['offers_delivered']} delivered",
+            f"accepts     {plain['accepts_won']} won, {plain['accepts_lost']} lost, "
+            f"p50 {_ms(latency['p50'])}, p99 {_ms(latency['p99'])}",
+            f"leaks       {', '.join(f'{count} {what}' for what, count in self.leaks.items())}",
+        ]
+        if self.verdict.violations:
+            total = sum(self.verdict.counts.values())
+            lines += [f"violations  {total}", *(f"  {violation}" for violation in self.verdict.violations)]
+        else:
+            lines.append("invariants  all held: no truck, vehicle or driver was assigned twice, nothing was lost")
+        return lines
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"

@@ -1,0 +1,88 @@
+"""Everything a broadcast's actor can be asked to do. Frozen values: what arrives is what was sent."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .broadcast import Place
+from .ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
+from .ranking import Candidate
+from .states import TripStatus
+
+
+@dataclass(frozen=True, slots=True)
+class TruckSpec:
+    """How many trucks of one vehicle type are wanted."""
+
+    vehicle_type: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A customer broadcasts a haul."""
+
+    tenant_id: TenantId
+    broadcast_id: BroadcastId
+    customer_id: CustomerId
+    pickup: Place
+    drop: Place
+    trucks: tuple[TruckSpec, ...]
+    expires_in_s: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The customer takes the broadcast back."""
+
+    customer_id: CustomerId
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """A transporter wants one truck request. `vehicle_type` is what the fleet said last; the write checks it again."""
+
+    transporter_id: TransporterId
+    vehicle_id: VehicleId
+    vehicle_type: str
+    driver_id: DriverId
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """A transporter does not want this offer."""
+
+    transporter_id: TransporterId
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTrip:
+    """The transporter or the driver of a trip reports how far it has come. `user_id` is whoever of the two it is."""
+
+    user_id: TransporterId | DriverId
+    trip_id: TripId
+    status: TripStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline of the state has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendWave:
+    """The candidates for `wave` have been found; `left_out` says whether there were more than were asked for."""
+
+    wave: int
+    candidates: tuple[Candidate, ...]
+    left_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Appear:
+    """A transporter has come online near a live broadcast."""
+
+    candidate: Candidate
+
+
+Command: TypeAlias = Create | Cancel | Accept | Decline | UpdateTrip | Tick | SendWave | Appear

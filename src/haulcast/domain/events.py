@@ -1,0 +1,111 @@
+"""What has happened to a broadcast: the journal keeps these, and replaying them gives the state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .broadcast import Offer, Place, Trip
+from .ids import BroadcastId, CustomerId, TenantId, TransporterId, TripId
+from .states import EndReason, TripStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A broadcast came into being. `vehicle_types` has one entry per truck, in the order of the requests."""
+
+    at_ms: int
+    tenant_id: TenantId
+    broadcast_id: BroadcastId
+    customer_id: CustomerId
+    pickup: Place
+    drop: Place
+    vehicle_types: tuple[str, ...]
+    expires_at_ms: int
+    reminder_at_ms: int | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaveSent:
+    """A wave went out, possibly to nobody."""
+
+    at_ms: int
+    wave: int
+    offers: tuple[Offer, ...]
+    next_wave_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """One transporter that came online late was offered the broadcast."""
+
+    at_ms: int
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """A transporter does not want it."""
+
+    at_ms: int
+    transporter_id: TransporterId
+
+
+@dataclass(frozen=True, slots=True)
+class TruckAssigned:
+    """A transporter won a truck request."""
+
+    at_ms: int
+    trip: Trip
+
+
+@dataclass(frozen=True, slots=True)
+class TripUpdated:
+    """A trip came further, or ended."""
+
+    at_ms: int
+    trip_id: TripId
+    status: TripStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Reminded:
+    """The customer was reminded that time is running out."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The customer took it back; trucks already assigned keep their trips."""
+
+    at_ms: int
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Time ran out; trucks already assigned keep their trips."""
+
+    at_ms: int
+    reason: EndReason
+
+
+Event: TypeAlias = (
+    Created | WaveSent | Offered | Declined | TruckAssigned | TripUpdated | Reminded | Cancelled | Expired
+)
+
+EVENT_TYPES: Mapping[str, type[Event]] = {
+    "created": Created,
+    "wave_sent": WaveSent,
+    "offered": Offered,
+    "declined": Declined,
+    "truck_assigned": TruckAssigned,
+    "trip_updated": TripUpdated,
+    "reminded": Reminded,
+    "cancelled": Cancelled,
+    "expired": Expired,
+}
+"""The name each event has in the journal; names are never reused for another shape."""
+
+EVENT_NAMES: Mapping[type[Event], str] = {event: name for name, event in EVENT_TYPES.items()}

@@ -1,0 +1,147 @@
+"""How each event changes a broadcast: the fold that gives the state, and nothing else does."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import events as e
+from .broadcast import Broadcast, TruckRequest
+from .ids import request_id
+from .states import (
+    BROADCAST_TRANSITIONS,
+    REQUEST_TRANSITIONS,
+    TRIP_TRANSITIONS,
+    BroadcastStatus,
+    EndReason,
+    RequestStatus,
+    advance,
+)
+
+
+def evolve(state: Broadcast | None, event: e.Event) -> Broadcast:
+    """The state after `event`. Raises `IllegalTransition` for one that the tables do not allow after `state`."""
+    if isinstance(event, e.Created):
+        if state is not None:
+            raise ValueError("a broadcast is created once")
+        return _created(event)
+    if state is None:
+        raise ValueError("a broadcast begins with Created")
+    return replace(_EVOLVE[type(event)](state, event), seq=state.seq + 1)
+
+
+def replay(events: Iterable[e.Event]) -> Broadcast:
+    """The state that a broadcast's events lead to. Raises `ValueError` if there are none."""
+    state: Broadcast | None = None
+    for event in events:
+        state = evolve(state, event)
+    if state is None:
+        raise ValueError("no events, no broadcast")
+    return state
+
+
+def _created(event: e.Created) -> Broadcast:
+    return Broadcast(
+        tenant_id=event.tenant_id,
+        broadcast_id=event.broadcast_id,
+        customer_id=event.customer_id,
+        pickup=event.pickup,
+        drop=event.drop,
+        note=event.note,
+        requests=tuple(
+            TruckRequest(request_id(event.broadcast_id, number), vehicle_type)
+            for number, vehicle_type in enumerate(event.vehicle_types, start=1)
+        ),
+        created_at_ms=event.at_ms,
+        expires_at_ms=event.expires_at_ms,
+        reminder_at_ms=event.reminder_at_ms,
+        next_wave_at_ms=event.at_ms,
+    )
+
+
+def _wave_sent(state: Broadcast, event: e.WaveSent) -> Broadcast:
+    return replace(
+        state,
+        wave=event.wave,
+        next_wave_at_ms=event.next_wave_at_ms,
+        offers={**state.offers, **{offer.transporter_id: offer for offer in event.offers}},
+    )
+
+
+def _offered(state: Broadcast, event: e.Offered) -> Broadcast:
+    return replace(state, offers={**state.offers, event.offer.transporter_id: event.offer})
+
+
+def _declined(state: Broadcast, event: e.Declined) -> Broadcast:
+    offer = replace(state.offers[event.transporter_id], declined=True)
+    return replace(state, offers={**state.offers, event.transporter_id: offer})
+
+
+def _truck_assigned(state: Broadcast, event: e.TruckAssigned) -> Broadcast:
+    requests = tuple(
+        replace(
+            request,
+            status=advance(REQUEST_TRANSITIONS, request.status, RequestStatus.ASSIGNED),
+            trip=event.trip,
+        )
+        if request.request_id == event.trip.request_id
+        else request
+        for request in state.requests
+    )
+    assigned = replace(state, requests=requests)
+    if assigned.open_requests:
+        status = advance(BROADCAST_TRANSITIONS, state.status, BroadcastStatus.PARTIALLY_FILLED)
+        return replace(assigned, status=status)
+    status = advance(BROADCAST_TRANSITIONS, state.status, BroadcastStatus.FULLY_FILLED)
+    return replace(assigned, status=status, end_reason=EndReason.FILLED, ended_at_ms=event.at_ms)
+
+
+def _trip_updated(state: Broadcast, event: e.TripUpdated) -> Broadcast:
+    def updated(request: TruckRequest) -> TruckRequest:
+        trip = request.trip
+        if trip is None or trip.trip_id != event.trip_id:
+            return request
+        status = advance(TRIP_TRANSITIONS, trip.status, event.status)
+        return replace(request, trip=replace(trip, status=status, updated_at_ms=event.at_ms))
+
+    return replace(state, requests=tuple(updated(request) for request in state.requests))
+
+
+def _reminded(state: Broadcast, event: e.Reminded) -> Broadcast:
+    return replace(state, reminder_at_ms=None)
+
+
+def _cancelled(state: Broadcast, event: e.Cancelled) -> Broadcast:
+    return _ended(state, event, BroadcastStatus.CANCELLED, RequestStatus.CANCELLED)
+
+
+def _expired(state: Broadcast, event: e.Expired) -> Broadcast:
+    return _ended(state, event, BroadcastStatus.EXPIRED, RequestStatus.EXPIRED)
+
+
+def _ended(
+    state: Broadcast, event: e.Cancelled | e.Expired, status: BroadcastStatus, open_become: RequestStatus
+) -> Broadcast:
+    return replace(
+        state,
+        status=advance(BROADCAST_TRANSITIONS, state.status, status),
+        end_reason=event.reason,
+        ended_at_ms=event.at_ms,
+        requests=tuple(
+            replace(request, status=advance(REQUEST_TRANSITIONS, request.status, open_become))
+            if request.status is RequestStatus.SEARCHING
+            else request
+            for request in state.requests
+        ),
+    )
+
+
+_EVOLVE: Mapping[type[e.Event], Callable[[Broadcast, Any], Broadcast]] = {
+    e.WaveSent: _wave_sent,
+    e.Offered: _offered,
+    e.Declined: _declined,
+    e.TruckAssigned: _truck_assigned,
+    e.TripUpdated: _trip_updated,
+    e.Reminded: _reminded,
+    e.Cancelled: _cancelled,
+    e.Expired: _expired,
+}

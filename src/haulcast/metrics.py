@@ -1,0 +1,61 @@
+"""Every metric that haulcast exports, by name. A label never holds anything that a client chooses freely."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from .actors.metrics import ActorMetrics
+from .transport.metrics import TransportMetrics
+
+_FAST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """One node's metrics, in a registry of their own so that one process may run several nodes."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.actors = ActorMetrics(
+            decisions=self._counter("decisions", "Commands decided and answered.", "command", "outcome"),
+            gate_wait_s=self._histogram("gate_wait_seconds", "From a decision to its durability.", _FAST_S),
+            commit_batch_size=self._histogram("commit_batch_writes", "Writes per commit.", _SIZES),
+            commit_latency_s=self._histogram("commit_latency_seconds", "Time to commit a batch.", _FAST_S),
+            commit_failures=self._counter("commit_failures", "Batches that the journal could not take at once."),
+            wave_fan_out=self._histogram("wave_offers", "Transporters offered at once.", _SIZES),
+            timer_lateness_s=self._histogram("timer_lateness_seconds", "How late deadlines rang.", _FAST_S),
+            mailbox_depth=self._histogram("mailbox_depth", "Messages left when one is taken.", (0, *_SIZES)),
+            busy=self._counter("mailbox_full", "Commands refused because a mailbox was full."),
+            actor_restarts=self._counter("actor_restarts", "Actors that died and were started anew."),
+            quarantined=self._counter("messages_quarantined", "Messages that killed three actors."),
+            lookup_failures=self._counter("lookup_failures", "Lookups of candidates that failed."),
+        )
+        self.transport = TransportMetrics(
+            connections=self._gauge("connections", "WebSocket connections that have said hello."),
+            requests=self._counter("requests", "Requests answered, over WebSocket and REST.", "type", "outcome"),
+            request_latency_s=Histogram(
+                "haulcast_request_latency_seconds",
+                "From a request to its answer.",
+                ("type",),
+                buckets=_FAST_S,
+                registry=self.registry,
+            ),
+            bad_frames=self._counter("bad_frames", "Frames refused before they were a request.", "code"),
+            frames_sent=self._counter("frames_sent", "WebSocket frames written."),
+            bytes_sent=self._counter("bytes_sent", "Bytes of WebSocket frames written."),
+            closes=self._counter("closes", "WebSocket connections closed by the server.", "code"),
+            slow_consumers=self._counter("slow_consumers", "Connections closed because the client did not keep up."),
+        )
+        self.deliveries = self._counter("deliveries", "Frames handed to connected recipients.", "kind")
+        self.topics = self._gauge("topics", "Topics with a subscriber.")
+        self.live_actors = self._gauge("actors", "Broadcast actors.")
+        self.armed_timers = self._gauge("timers", "Armed deadlines.")
+        self.tasks = self._gauge("tasks", "Tasks on the event loop.")
+        self.loop_lag_s = self._histogram("loop_lag_seconds", "How late the event loop comes back.", _FAST_S)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(f"haulcast_{name}", help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str) -> Gauge:
+        return Gauge(f"haulcast_{name}", help_text, registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"haulcast_{name}", help_text, buckets=buckets, registry=self.registry)

@@ -1,0 +1,111 @@
+"""How domain values become JSON documents and values again.
+
+1. Writing is orjson's, which takes dataclasses and enums as they are; reading is typed by msgspec, so that a document
+   either is the value it claims to be or is `Unreadable`.
+2. A field that was added later must have a default: documents without it are read with the default. Fields of a
+   state or an event that are not known any more are passed over.
+3. A broadcast is written without its offers, which adapters keep one by one.
+4. An event's type stands beside its document, by the name that `EVENT_TYPES` gives it.
+5. A reply is `{"done": data}` or `{"refused": code, "data": data}`.
+6. Settings are read strictly: a key that is unknown is refused, one that is missing has its default.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import msgspec
+import orjson
+
+from haulcast.domain.broadcast import Broadcast
+from haulcast.domain.events import EVENT_NAMES, EVENT_TYPES, Event
+from haulcast.domain.replies import Done, Refusal, Refused, Reply
+from haulcast.domain.settings import TenantSettings
+
+T = TypeVar("T")
+
+
+class Unreadable(ValueError):
+    """A document is not what it should be."""
+
+
+def write_state(state: Broadcast) -> str:
+    """A broadcast without its offers."""
+    return orjson.dumps(replace(state, offers={})).decode()
+
+
+def read_state(document: str) -> Broadcast:
+    """A broadcast whose offers are empty. Raises `Unreadable`."""
+    return _read("broadcast", _STATE.decode, document)
+
+
+def write_event(event: Event) -> tuple[str, str]:
+    """The event's name and its document."""
+    return EVENT_NAMES[type(event)], orjson.dumps(event).decode()
+
+
+def read_event(name: str, document: str) -> Event:
+    """The event of that name. Raises `Unreadable`."""
+    decoder = _EVENTS.get(name)
+    if decoder is None:
+        raise Unreadable(f"there is no event called {name!r}")
+    event: Event = _read(name, decoder.decode, document)
+    return event
+
+
+def write_reply(reply: Reply) -> str:
+    """A reply, tagged."""
+    if isinstance(reply, Done):
+        return orjson.dumps({"done": reply.data}).decode()
+    return orjson.dumps({"refused": reply.code, "data": reply.data}).decode()
+
+
+def read_reply(document: str) -> Reply:
+    """A reply whose data are lists and dicts. Raises `Unreadable`."""
+    tagged = _read("reply", _REPLY.decode, document)
+    if tagged.done is not None and tagged.refused is None:
+        return Done(tagged.done)
+    if tagged.refused is not None and tagged.done is None:
+        return Refused(tagged.refused, tagged.data)
+    raise Unreadable("a reply is either done or refused")
+
+
+def write_settings(settings: TenantSettings) -> str:
+    """All settings, those at their default too: what a tenant has does not change with the defaults."""
+    return orjson.dumps(settings).decode()
+
+
+def read_settings(document: str) -> TenantSettings:
+    """A tenant's settings. Raises `Unreadable`, also for a key that is not a setting."""
+    given = _read("settings", _OBJECT.decode, document)
+    if unknown := sorted(given.keys() - _SETTINGS):
+        raise Unreadable(f"there is no setting {unknown[0]!r}")
+
+    def typed(given: dict[str, Any]) -> TenantSettings:
+        return msgspec.convert(given, TenantSettings)
+
+    return _read("settings", typed, given)
+
+
+class _TaggedReply(msgspec.Struct, forbid_unknown_fields=True):
+    done: dict[str, Any] | None = None
+    refused: Refusal | None = None
+    data: dict[str, Any] = {}
+
+
+_STATE = msgspec.json.Decoder(Broadcast)
+_REPLY = msgspec.json.Decoder(_TaggedReply)
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+_EVENTS: Mapping[str, msgspec.json.Decoder[Any]] = {
+    name: msgspec.json.Decoder(event) for name, event in EVENT_TYPES.items()
+}
+_SETTINGS = frozenset(field.name for field in fields(TenantSettings))
+
+D = TypeVar("D")
+
+
+def _read(what: str, decode: Callable[[D], T], document: D) -> T:
+    try:
+        return decode(document)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Unreadable(f"{what}: {error}") from error

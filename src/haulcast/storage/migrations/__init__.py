@@ -1,0 +1,1 @@
+"""Migrations of the stores, run by Alembic: a directory for each technology."""

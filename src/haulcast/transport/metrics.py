@@ -1,0 +1,25 @@
+"""What transport counts. The names that operators see are given in `haulcast.metrics`."""
+
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Gauge, Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class TransportMetrics:
+    """Metrics of the edge, made by `haulcast.metrics`."""
+
+    connections: Gauge
+    """WebSocket connections that have said hello and are not closed."""
+    requests: Counter
+    """Requests answered, over WebSocket and REST. Labels `type`, `outcome` (an error's code, or ok)."""
+    request_latency_s: Histogram
+    """From a request to its answer. Label `type`."""
+    bad_frames: Counter
+    """Frames refused before they were a request. Label `code`."""
+    frames_sent: Counter
+    bytes_sent: Counter
+    closes: Counter
+    """WebSocket connections that this side closed. Label `code`."""
+    slow_consumers: Counter
+    """Connections closed because their client did not keep up."""

@@ -1,0 +1,140 @@
+"""Frames to sockets: everything that one socket gets in one tick of the loop leaves in one write.
+
+1. `Outbox.send` takes a finished frame (`codec.frame`) and only notes it. The node's `Flusher` writes at the end of the
+   tick: `transport.write(b"".join(frames))`, once per socket.
+2. A flush writes to at most `sockets_per_turn` sockets, then lets the loop do something else before it goes on.
+3. What waits is bounded in bytes: the frames noted here and those that the transport has not got rid of. At the bound
+   the socket is a slow consumer: its frames are dropped, nothing is taken any more, `on_overflow` is called once, from
+   inside `send`; it must not change the collection that its caller is walking through.
+4. While an outbox is held, frames are noted and bounded but not written; `release` lets them go, after a first one.
+
+This goes past aiohttp's own WebSocket writer and its drain, and is the one place that relies on how aiohttp works
+inside:
+- `web.Request.transport` is the connection's transport, the same that `WebSocketWriter` writes to;
+- `WebSocketWriter` keeps nothing back between two frames, so ours and its own (its close frame) never cut into
+  each other, as long as there is no compression (`compress=False`);
+- a server's frames are not masked.
+`tests/unit/transport/test_outbox.py` watches all three over a real socket.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from .metrics import TransportMetrics
+
+log = structlog.get_logger(__name__)
+
+SOCKETS_PER_TURN = 250
+"""A write of a few kB takes 5 to 20 us: a turn stays below 5 ms."""
+
+
+class Flusher:
+    """Writes what the node's outboxes have noted, once per tick of the loop. One for all sockets of a node."""
+
+    def __init__(self, metrics: TransportMetrics, sockets_per_turn: int = SOCKETS_PER_TURN) -> None:
+        self._metrics = metrics
+        self._sockets_per_turn = sockets_per_turn
+        self._waiting: deque[Outbox] = deque()  # each at most once: an outbox knows whether it is in here
+        self._scheduled = False
+
+    def schedule(self, outbox: "Outbox") -> None:
+        """Have `outbox` flushed when the loop comes round."""
+        self._waiting.append(outbox)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        frames = size_bytes = 0
+        for _ in range(min(self._sockets_per_turn, len(self._waiting))):
+            count, size = self._waiting.popleft().flush()
+            frames += count
+            size_bytes += size
+        self.count(frames, size_bytes)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._scheduled = False
+
+    def count(self, frames: int, size_bytes: int) -> None:
+        """So much has been written."""
+        if frames:
+            self._metrics.frames_sent.inc(frames)
+            self._metrics.bytes_sent.inc(size_bytes)
+
+
+class Outbox:
+    """What one socket is still to be sent."""
+
+    def __init__(
+        self, transport: asyncio.Transport, flusher: Flusher, max_queued_bytes: int, on_overflow: Callable[[], None]
+    ) -> None:
+        self._transport = transport
+        self._flusher = flusher
+        self._max_queued_bytes = max_queued_bytes
+        self._on_overflow = on_overflow
+        self._frames: list[bytes] = []
+        self._queued_bytes = 0  # of _frames
+        self._scheduled = False  # whether the flusher has it
+        self._held = False
+        self._closed = False
+
+    def send(self, frame: bytes) -> None:
+        """Send a finished frame at the end of this tick. Does nothing once the outbox is closed."""
+        if self._closed:
+            return
+        queued_bytes = self._queued_bytes + len(frame)
+        if queued_bytes + self._transport.get_write_buffer_size() > self._max_queued_bytes:
+            self.close()
+            self._on_overflow()
+            return
+        self._frames.append(frame)
+        self._queued_bytes = queued_bytes
+        if not (self._scheduled or self._held):
+            self._scheduled = True
+            self._flusher.schedule(self)
+
+    def hold(self) -> None:
+        """Keep what is sent from now on until `release`."""
+        self._held = True
+
+    def release(self, first: bytes, *, keep: bool = True) -> None:
+        """Send `first`, and then what was held unless `keep` is false."""
+        if not self._held:
+            return
+        self._held = False
+        held, self._frames, self._queued_bytes = self._frames, [], 0
+        for frame in (first, *held) if keep else (first,):
+            self.send(frame)
+
+    def flush_now(self) -> None:
+        """Write what waits without waiting for the end of the tick."""
+        self._flusher.count(*self._write())
+
+    def flush(self) -> tuple[int, int]:
+        """Write what waits, when the flusher's turn has come. The number of frames and their bytes."""
+        self._scheduled = False
+        return self._write()
+
+    def close(self) -> None:
+        """Drop what waits and take nothing more."""
+        self._closed = True
+        self._frames, self._queued_bytes = [], 0
+
+    def _write(self) -> tuple[int, int]:
+        frames, size_bytes = self._frames, self._queued_bytes
+        if not frames or self._held:
+            return 0, 0
+        self._frames, self._queued_bytes = [], 0
+        if self._transport.is_closing():
+            return 0, 0
+        try:
+            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        except Exception as error:  # one broken socket must not keep the others from being written to
+            log.warning("socket_write_failed", error=type(error).__name__)
+            self._transport.abort()
+            return 0, 0
+        return len(frames), size_bytes

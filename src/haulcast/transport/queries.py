@@ -1,0 +1,121 @@
+"""What only REST offers: looking things up, and setting up fleets and tenants."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from haulcast.domain import events as e
+from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
+from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
+from haulcast.domain.replies import Done, Json, Refusal, Reply
+from haulcast.domain.settings import InvalidSetting, TenantSettings
+from haulcast.domain.views import broadcast_view, trip_view
+from haulcast.errors import ErrorCode, RequestError
+from haulcast.ports import FleetConflict, Role
+
+from . import wire
+from .auth import Principal
+from .fleet_cache import FleetCache
+from .services import Services
+
+MAX_LISTED = 50
+
+
+class Queries:
+    """Each method answers one request of `wire.REST_REQUESTS` for a principal whose role may ask it."""
+
+    def __init__(self, services: Services, fleet: FleetCache) -> None:
+        self._services = services
+        self._journal = services.journal
+        self._fleet = fleet
+
+    async def list_broadcasts(self, principal: Principal, request: wire.BroadcastList) -> Reply:
+        """The newest broadcasts, newest first."""
+        customer = principal.user_id if principal.role is Role.CUSTOMER else None
+        stored = await self._journal.list_broadcasts(principal.tenant_id, customer, MAX_LISTED)
+        return Done({"broadcasts": [broadcast_view(one.state) for one in stored]})
+
+    async def get_broadcast(self, principal: Principal, request: wire.BroadcastGet) -> Reply:
+        """One broadcast and its timeline."""
+        broadcast_id = BroadcastId(request.broadcast_id)
+        stored = await self._journal.read_broadcast(principal.tenant_id, broadcast_id)
+        if stored is None or (principal.role is Role.CUSTOMER and stored.state.customer_id != principal.user_id):
+            raise RequestError(Refusal.BROADCAST_NOT_FOUND)
+        events = await self._journal.read_events(principal.tenant_id, broadcast_id)
+        timeline = [timeline_entry(seq, event) for seq, event in enumerate(events, start=1)]
+        return Done({**broadcast_view(stored.state), "timeline": timeline})
+
+    async def list_offers(self, principal: Principal, request: wire.OfferList) -> Reply:
+        """What the transporter's feed shows."""
+        return Done(await self._services.hub.feed_view(principal.tenant_id, TransporterId(principal.user_id)))
+
+    async def put_transporter(self, principal: Principal, request: wire.TransporterPut) -> Reply:
+        """Create or replace a transporter."""
+        transporter_id = TransporterId(request.transporter_id)
+        await self._put(principal.tenant_id, Transporter(transporter_id, request.name))
+        return Done({"transporter_id": transporter_id, "name": request.name})
+
+    async def put_vehicle(self, principal: Principal, request: wire.VehiclePut) -> Reply:
+        """Create or replace a vehicle."""
+        vehicle_id, transporter_id = VehicleId(request.vehicle_id), TransporterId(request.transporter_id)
+        try:
+            await self._put(principal.tenant_id, Vehicle(vehicle_id, transporter_id, request.vehicle_type))
+        finally:  # an outcome that is not known may be a change
+            self._fleet.forget_vehicle(principal.tenant_id, vehicle_id)
+        return Done({"vehicle_id": vehicle_id, "transporter_id": transporter_id, "vehicle_type": request.vehicle_type})
+
+    async def put_driver(self, principal: Principal, request: wire.DriverPut) -> Reply:
+        """Create or replace a driver."""
+        driver_id, transporter_id = DriverId(request.driver_id), TransporterId(request.transporter_id)
+        try:
+            await self._put(principal.tenant_id, Driver(driver_id, transporter_id, request.name))
+        finally:
+            self._fleet.forget_driver(principal.tenant_id, driver_id)
+        return Done({"driver_id": driver_id, "transporter_id": transporter_id, "name": request.name})
+
+    async def put_tenant(self, principal: Principal, request: wire.TenantPut) -> Reply:
+        """Create a tenant; once more with the same settings changes nothing."""
+        tenant_id = TenantId(request.tenant_id)
+        settings = _settings(request.settings)
+        created = await self._journal.create_tenant(tenant_id, settings)
+        if not created and await self._journal.read_tenant(tenant_id) != settings:
+            raise RequestError(ErrorCode.TENANT_EXISTS)
+        shown: dict[str, Json] = msgspec.to_builtins(settings)
+        return Done({"tenant_id": tenant_id, "created": created, "settings": shown})
+
+    async def _put(self, tenant_id: TenantId, item: FleetItem) -> None:
+        try:
+            await self._journal.put_fleet(tenant_id, [item])
+        except FleetConflict as conflict:
+            raise RequestError(Refusal.TRANSPORTER_NOT_FOUND, transporter_id=conflict.transporter_id) from None
+
+
+def timeline_entry(seq: int, event: e.Event) -> Mapping[str, Json]:
+    """One event as a customer or an operator is shown it. Who was offered the haul or declined is not their business:
+    only how many were."""
+    entry: dict[str, Json] = {"seq": seq, "at": event.at_ms, "event": e.EVENT_NAMES[type(event)]}
+    match event:
+        case e.Created():
+            entry["expires_at"] = event.expires_at_ms
+        case e.WaveSent():
+            entry.update(wave=event.wave, notified=len(event.offers))
+        case e.Offered():
+            entry.update(wave=event.offer.wave, notified=1)
+        case e.TruckAssigned():
+            entry.update(trip_view(event.trip))
+        case e.TripUpdated():
+            entry.update(trip_id=event.trip_id, status=event.status)
+        case e.Cancelled() | e.Expired():
+            entry["reason"] = event.reason
+        case e.Declined() | e.Reminded():
+            pass
+    return entry
+
+
+def _settings(given: wire.Settings) -> TenantSettings:
+    fields = ((name, getattr(given, name)) for name in given.__struct_fields__)
+    try:
+        return TenantSettings(**{name: value for name, value in fields if value is not msgspec.UNSET})
+    except InvalidSetting as error:
+        field = f"body.settings.{error.field}"
+        raise RequestError(ErrorCode.BAD_REQUEST, f"{field}: expected {error.allowed}", field=field) from None

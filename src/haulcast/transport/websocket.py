@@ -1,0 +1,90 @@
+"""`GET /v1/ws`: accepts WebSockets, and keeps all of this node's until each has ended."""
+
+import asyncio
+from collections.abc import Sequence
+
+from aiohttp import hdrs, web
+
+from haulcast.errors import ErrorCode, RequestError
+
+from .close_codes import CloseCode
+from .connection import Connection
+from .handlers import Handlers
+from .origins import Origins
+from .outbox import Flusher
+from .services import Services
+
+SUBPROTOCOL = "haulcast.v1.json"
+_DRAIN_STEP_S = 0.05
+
+
+class WebSockets:
+    """The node's WebSocket end. Once draining, it only tells newcomers to go elsewhere."""
+
+    def __init__(self, services: Services, handlers: Handlers) -> None:
+        self._services = services
+        self._handlers = handlers
+        self._origins = Origins(services.origins)
+        self._flusher = Flusher(services.metrics)
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._draining_hint: str | None = None  # once draining: the reason that sockets are closed with
+
+    def __len__(self) -> int:
+        """How many WebSockets are open, greeted or not."""
+        return len(self._connections)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one WebSocket, from its upgrade to its end."""
+        offered = _offered_protocols(request)
+        if offered and SUBPROTOCOL not in offered:
+            raise RequestError(
+                ErrorCode.BAD_REQUEST,
+                f"{hdrs.SEC_WEBSOCKET_PROTOCOL}: expected {SUBPROTOCOL}",
+                field=str(hdrs.SEC_WEBSOCKET_PROTOCOL),
+            )
+        socket = web.WebSocketResponse(
+            autoping=False,
+            compress=False,
+            max_msg_size=self._services.limits.max_frame_bytes + 1,  # aiohttp refuses what is as long as this
+            protocols=(SUBPROTOCOL,),
+            timeout=2 * self._services.limits.close_within_s,  # the connection's own bound comes first
+        )
+        if not socket.can_prepare(request):
+            raise RequestError(ErrorCode.BAD_REQUEST, "expected a WebSocket handshake, version 13", field="Upgrade")
+        await socket.prepare(request)
+        transport = request.transport
+        if transport is None:  # gone already
+            return socket
+        connection = Connection(socket, transport, self._services, self._handlers, self._flusher)
+        self._connections.add(connection)
+        self._empty.clear()
+        try:
+            if self._draining_hint is not None:
+                connection.close(CloseCode.DRAINING, self._draining_hint)
+            elif not self._origins.allow(request.headers.get(hdrs.ORIGIN), request.host):
+                connection.close(CloseCode.FORBIDDEN, "origin not allowed")
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            if not self._connections:
+                self._empty.set()
+        return socket
+
+    async def drain(self, spread_s: float, retry_in_s: int = 1) -> None:
+        """Close every WebSocket with the hint to come back, evenly over `spread_s`; returns when all have ended."""
+        self._draining_hint = f"retry_in_s={retry_in_s}"
+        connections = list(self._connections)
+        steps = max(1, min(int(spread_s / _DRAIN_STEP_S), len(connections)))
+        for step in range(steps):
+            for connection in connections[step::steps]:
+                connection.close(CloseCode.DRAINING, self._draining_hint)
+            if step + 1 < steps:
+                await asyncio.sleep(spread_s / steps)
+        await self._empty.wait()
+
+
+def _offered_protocols(request: web.Request) -> Sequence[str]:
+    lines = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())
+    return [name.strip() for line in lines for name in line.split(",") if name.strip()]

@@ -1,0 +1,1 @@
+"""Stories told to a real server over real sockets; each says which requirement it shows."""

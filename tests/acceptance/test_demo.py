@@ -1,0 +1,107 @@
+"""`haulcast demo` as a user runs it: it shows the product at work, judges it, and leaves nothing running."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.server import environment
+
+DEMO = (sys.executable, "-m", "haulcast", "demo", "--json", "--transporters", "30", "--customers", "20")
+RESULT = {
+    "broadcasts_created",
+    "fully_filled",
+    "expired",
+    "cancelled",
+    "accepts_won",
+    "accepts_lost",
+    "double_assignments",
+    "offers_delivered",
+    "accept_latency_ms",
+    "leaks",
+    "violations",
+}
+
+
+def judged(output: str) -> dict[str, Any]:
+    """The result in the last line, which everything has to be fine in."""
+    *before, last = output.splitlines()
+    assert before
+    assert not any(line.startswith("{") for line in before)
+    result: dict[str, Any] = json.loads(last)
+    assert result.keys() == RESULT
+    assert result["violations"] == []
+    assert result["double_assignments"] == 0
+    assert result["leaks"] == {"actors": 0, "timers": 0, "tasks": 0}
+    ended = result["fully_filled"] + result["expired"] + result["cancelled"]
+    assert ended == result["broadcasts_created"]
+    return result
+
+
+def server_of(output: str) -> str:
+    """Where the first line says that the server is."""
+    return output.split("server http://", 1)[1].split(",", 1)[0]
+
+
+def is_served(address: str) -> bool:
+    """Whether anybody listens there."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_short_demo_shows_races_and_finds_nothing_wrong(tmp_path: Path) -> None:
+    """A1, A3, A5, A8, A10: in some seconds of a city, by what its clients saw and what the journal kept."""
+    demo = subprocess.run(
+        [*DEMO, "--seconds", "5"],
+        env=environment(HAULCAST_DATA_DIR=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert demo.stderr == ""
+    result = judged(demo.stdout)
+    assert result["broadcasts_created"] >= 20
+    assert result["fully_filled"] > 0
+    assert result["expired"] > 0
+    assert result["accepts_won"] > 0
+    assert result["accepts_lost"] > 0
+    assert result["offers_delivered"] > result["accepts_won"]
+    assert 0 < result["accept_latency_ms"]["p50"] <= result["accept_latency_ms"]["p99"]
+    assert not is_served(server_of(demo.stdout))
+
+
+@pytest.mark.timeout(120)
+def test_a_demo_that_is_stopped_is_judged_all_the_same(tmp_path: Path) -> None:
+    """Customers take back what is live, trips are driven to their end, the server is stopped, and the run is judged."""
+    env = environment(HAULCAST_DATA_DIR=str(tmp_path))
+    with subprocess.Popen(DEMO, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        heard = demo.stdout.readline()
+        while not heard.splitlines()[-1].startswith("running"):
+            line = demo.stdout.readline()
+            assert line, heard
+            heard += line
+        demo.send_signal(signal.SIGTERM)
+        rest, errors = demo.communicate()
+    assert demo.returncode == 0, heard + rest + errors
+    assert judged(heard + rest)["broadcasts_created"] > 0
+    assert not is_served(server_of(heard))
+
+
+def test_a_demo_whose_server_cannot_start_says_why(tmp_path: Path) -> None:
+    """The server's own words, and where its log is."""
+    (tmp_path / "haulcast.sqlite3").write_text("this is not a database" * 100)
+    demo = subprocess.run(
+        DEMO, env=environment(HAULCAST_DATA_DIR=str(tmp_path)), capture_output=True, text=True, check=False
+    )
+    assert demo.returncode == 1
+    assert "cannot be opened as a database" in demo.stderr
+    assert str(tmp_path) in demo.stderr

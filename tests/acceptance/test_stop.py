@@ -1,0 +1,194 @@
+"""Stopping as planned, refusing to start, and what an operator can see: D2, D4 and D6, with A4 for those cut short."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from math import nan
+
+import pytest
+
+from haulcast.config import DEVELOPMENT_KEY
+from tests.acceptance.books import Books
+from tests.acceptance.network import TRUCK, Network, accept_of, haul, offered
+from tests.acceptance.phone import Gone, Json, Phone, eventually, eventually_answered
+from tests.acceptance.server import Server, run_to_its_end
+
+RACERS = 60
+STRONG = json.dumps([{"kid": "k1", "alg": "HS256", "secret": "a-secret-of-this-test-and-of-nothing-else"}])
+
+
+async def test_a_planned_stop_answers_or_says_when_to_come_back(own_server: Server) -> None:
+    """D2, A4: at SIGTERM with commands in flight on many sockets, each command is answered, or its connection is closed
+    by 4200 with `retry_in_s` and the same id gets its answer from the next server, which goes on with the broadcasts.
+    The process ends with 0, and what was confirmed is in the journal."""
+    server = own_server
+    await asyncio.to_thread(server.start)
+    names = [f"t{number}" for number in range(RACERS)]
+    async with Network(server.url, "acme") as network:
+        await network.hire_many(server.journal_path, names)
+        racers = await asyncio.gather(*(network.on_duty(name) for name in names))
+        customers = [await network.phone("customer", f"c{number}") for number in range(3)]
+        created = [await customer.do("broadcast.create", haul({TRUCK: 5})) for customer in customers]
+        ids = [data["broadcast_id"] for data in created]
+        for broadcast_id in ids:
+            await offered(broadcast_id, *racers)
+        asked = [(phone, broadcast_id) for broadcast_id in ids for phone in racers]
+        half = len(asked) // 2
+        replies = await send_all(asked[:half])
+        server.terminate()
+        replies += await send_all(asked[half:])
+        while not any(phone.close_code for phone in racers):  # until the last moment, under new ids
+            replies += await send_all([(phone, ids[0]) for phone in racers], f"late{len(replies)}-")
+            await asyncio.sleep(0.02)  # as fast as a phone may ask
+        answers = await asyncio.gather(*replies, return_exceptions=True)
+        await asyncio.to_thread(server.ended)
+        assert all(isinstance(answer, dict | Gone) for answer in answers)
+        for phone in (*racers, *customers):
+            code, reason = await phone.closed()
+            assert code == 4200
+            assert re.fullmatch(r"retry_in_s=\d+", reason)
+        for answer in answers:
+            if isinstance(answer, dict) and not answer["ok"]:
+                assert answer["error"]["code"] in ("REQUEST_ALREADY_TAKEN", "VEHICLE_BUSY", "DRAINING")
+                assert answer["error"]["retry"] == (answer["error"]["code"] == "DRAINING")
+
+    books = Books(server.journal_path, "acme")
+    first = {(phone.user, id_): answer for (phone, id_), answer in zip(asked, answers, strict=False)}
+    confirmed = {answer["data"]["trip_id"] for answer in answers if isinstance(answer, dict) and answer["ok"]}
+    assert confirmed <= {assignment.trip_id for assignment in books.assignments()}
+    await asyncio.to_thread(server.start)
+    async with Network(server.url, "acme") as network:
+        for phone in await asyncio.gather(*(network.phone("transporter", name) for name in names)):
+            for broadcast_id in ids:
+                again = await phone.ask("offer.accept", accept_of(phone.user, broadcast_id), broadcast_id)
+                before = first[phone.user, broadcast_id]
+                assert again["ok"] or again["error"]["code"] in ("REQUEST_ALREADY_TAKEN", "VEHICLE_BUSY")
+                if isinstance(before, dict) and (before["ok"] or not before["error"]["retry"]):
+                    assert {**again, "re": None} == {**before, "re": None}
+    assert sorted(books.statuses().values()) == ["fully_filled"] * 3
+    await asyncio.to_thread(server.stop)
+
+
+async def send_all(asked: list[tuple[Phone, str]], prefix: str = "") -> "list[asyncio.Future[Json]]":
+    """Send an accept for each, in one turn of the loop; the replies to come."""
+    return await asyncio.gather(
+        *(phone.post("offer.accept", accept_of(phone.user, id_), f"{prefix}{id_}") for phone, id_ in asked)
+    )
+
+
+def test_a_data_directory_has_one_server(server: Server) -> None:
+    """D6: a second server on the same data says so, ends with 2, and leaves the first one alone."""
+    second = run_to_its_end(HAULCAST_PORT="0", HAULCAST_DATA_DIR=str(server.data_dir))
+    assert second.returncode == 2
+    assert second.stderr.count("\n") == 1
+    assert "is served by another process" in second.stderr
+    assert str(server.data_dir) in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"HAULCAST_ENV": "production", "HAULCAST_ORIGINS": ""}, "HAULCAST_JWT_KEYS"),
+        ({"HAULCAST_ENV": "production", "HAULCAST_JWT_KEYS": STRONG}, "HAULCAST_ORIGINS"),
+        ({"HAULCAST_DATADIR": "/tmp"}, "HAULCAST_DATADIR"),
+    ],
+    ids=["development-key", "any-origin", "unknown-variable"],
+)
+def test_a_configuration_that_cannot_be_meant_is_refused(settings: dict[str, str], says: str) -> None:
+    """D6: production without keys and origins of its own, or a setting that does not exist: exit code 2 and one line
+    that names the variable to change, and no secret."""
+    refused = run_to_its_end(**settings)
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("haulcast: ")
+    assert refused.stderr.count("\n") == 1
+    assert says in refused.stderr
+    assert "secret-of-this-test" not in refused.stderr
+    assert DEVELOPMENT_KEY.material not in refused.stderr
+
+
+def above(floor: float) -> Callable[[float], bool]:
+    """More than `floor`."""
+    return lambda value: value > floor
+
+
+def exactly(expected: float) -> Callable[[float], bool]:
+    """`expected` and nothing else."""
+    return lambda value: value == expected
+
+
+METRICS: dict[str, Callable[[float], bool]] = {
+    "haulcast_decisions_total": exactly(3),
+    "haulcast_gate_wait_seconds_count": above(3),
+    "haulcast_commit_batch_writes_count": above(3),
+    "haulcast_commit_latency_seconds_count": above(3),
+    "haulcast_commit_failures_total": exactly(0),
+    "haulcast_wave_offers_count": above(0),
+    "haulcast_wave_offers_sum": exactly(2),
+    "haulcast_timer_lateness_seconds_count": above(0),
+    "haulcast_mailbox_depth_count": above(3),
+    "haulcast_mailbox_full_total": exactly(0),
+    "haulcast_actor_restarts_total": exactly(0),
+    "haulcast_messages_quarantined_total": exactly(0),
+    "haulcast_lookup_failures_total": exactly(0),
+    "haulcast_connections": exactly(3),
+    "haulcast_requests_total": above(8),
+    "haulcast_request_latency_seconds_count": above(8),
+    "haulcast_bad_frames_total": exactly(1),
+    "haulcast_frames_sent_total": above(10),
+    "haulcast_bytes_sent_total": above(1000),
+    "haulcast_closes_total": exactly(1),
+    "haulcast_slow_consumers_total": exactly(0),
+    "haulcast_deliveries_total": exactly(2),
+    "haulcast_topics": exactly(3),
+    "haulcast_actors": exactly(1),
+    "haulcast_timers": exactly(1),
+    "haulcast_tasks": above(3),
+    "haulcast_loop_lag_seconds_count": above(0),
+}
+"""Every metric, and what is sane for it, summed over its labels, after the story below."""
+
+
+async def test_metrics_tell_what_has_happened(own_server: Server) -> None:
+    """D4: every metric is there under its name, with the value that the traffic before leads to, and no other is."""
+    server = own_server
+    await asyncio.to_thread(server.start)
+    async with Network(server.url, "acme") as network:
+        await network.create_tenant(wave_radii_km=[10, 20], wave_interval_s=0.1)
+        winner, loser = await network.transporter("t1"), await network.transporter("t2")
+        customer, rude = await network.phone("customer", "c1"), await network.phone("customer", "c2")
+        await rude.ws.send_bytes(b"")
+        assert await rude.closed() == (4005, "text frames only")
+        broadcast_id = (await customer.do("broadcast.create", haul({TRUCK: 2})))["broadcast_id"]
+        await offered(broadcast_id, winner, loser)
+        await eventually(lambda: customer.state(f"broadcast:{broadcast_id}")["wave"] == 2)
+        won = await winner.do("offer.accept", accept_of("t1", broadcast_id))
+        await winner.do("trip.update", {"trip_id": won["trip_id"], "status": "delivered"})
+        assert (await loser.refused("no.such.request"))["code"] == "UNKNOWN_TYPE"
+        await eventually_answered(lambda: sampled(network), "what is sampled has been sampled")
+        kinds, found = await metrics_of(network)
+        wrong = {name: found.get(name) for name, sane in METRICS.items() if not sane(found.get(name, nan))}
+        assert not wrong
+        assert kinds == {re.sub(r"_(count|sum)$", "", name) for name in METRICS}
+    await asyncio.to_thread(server.stop)
+
+
+async def sampled(network: Network) -> bool:
+    """Whether what is sampled by the clock has been sampled."""
+    _, found = await metrics_of(network)
+    return found["haulcast_loop_lag_seconds_count"] > 0
+
+
+async def metrics_of(network: Network) -> tuple[set[str], dict[str, float]]:
+    """The names of all metrics that `/metrics` declares, and its samples, each summed over its labels."""
+    async with network.session.get(f"{network.url}/metrics") as response:
+        assert response.status == 200
+        lines = (await response.text()).splitlines()
+    declared = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    values: dict[str, float] = {}
+    for line in lines:
+        if not line.startswith("#"):
+            name, value = line.partition("{")[0].partition(" ")[0], line.rpartition(" ")[2]
+            values[name] = values.get(name, 0.0) + float(value)
+    return {name for name in declared if not name.endswith("_created")}, values

@@ -1,0 +1,798 @@
+"""What every presence promises: who can be found, for how long, in which order. Then what the one in memory adds."""
+
+import asyncio
+from collections.abc import Collection, Iterable
+from math import degrees, inf, nextafter
+from random import Random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from haulcast.domain.fleet import Vehicle
+from haulcast.domain.geo import EARTH_RADIUS_M, Point, distance_m
+from haulcast.domain.ids import TenantId, TransporterId, VehicleId
+from haulcast.domain.ranking import Candidate, rank
+from haulcast.ports import Nearby, Presence
+from haulcast.storage.memory import presence as memory
+from haulcast.storage.memory.presence import MemoryPresence
+
+ACME, OTHER = TenantId("acme"), TenantId("other")
+T1, T2, T3 = TransporterId("t1"), TransporterId("t2"), TransporterId("t3")
+MUMBAI = Point(19.076, 72.8777)
+THANE = Point(19.2183, 72.9781)  # 19 km off
+DELHI = Point(28.6139, 77.209)
+
+
+class ManualClock:
+    """Stands still but for `advance`."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def now_ms(self) -> int:
+        return round(self.now_s * 1000)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=[MemoryPresence])
+def presence(request: pytest.FixtureRequest, clock: ManualClock) -> Presence:
+    made: Presence = request.param(clock)
+    return made
+
+
+def vehicle(vehicle_id: str, transporter_id: TransporterId = T1, vehicle_type: str = "van") -> Vehicle:
+    return Vehicle(VehicleId(vehicle_id), transporter_id, vehicle_type)
+
+
+V1, V2, V3 = vehicle("v1"), vehicle("v2", T2), vehicle("v3", T3)
+
+
+def east(metres: float) -> Point:
+    """So far along the equator."""
+    return Point(0.0, degrees(metres / EARTH_RADIUS_M))
+
+
+async def nearest(
+    presence: Presence,
+    center: Point = MUMBAI,
+    *,
+    tenant_id: TenantId = ACME,
+    vehicle_types: Collection[str] = ("van",),
+    radius_m: float | None = None,
+    exclude: Collection[TransporterId] = (),
+    limit: int = 100,
+) -> Nearby:
+    return await presence.nearest(
+        tenant_id, center, vehicle_types=vehicle_types, radius_m=radius_m, exclude=exclude, limit=limit
+    )
+
+
+async def found(presence: Presence, tenant_id: TenantId = ACME, vehicle_type: str = "van") -> list[str]:
+    nearby = await nearest(presence, tenant_id=tenant_id, vehicle_types=(vehicle_type,))
+    return [candidate.vehicle_id for candidate in nearby.candidates]
+
+
+# --- Who can be found ------------------------------------------------------------------------------------------------
+
+
+async def test_a_vehicle_is_found_when_it_has_reported_and_its_transporter_is_online(presence: Presence) -> None:
+    await presence.go_online(ACME, T1)
+    assert await found(presence) == []
+    presence.report(ACME, V1, MUMBAI)
+    assert await nearest(presence) == Nearby((Candidate(0, T1, V1.vehicle_id, "van"),), left_out=False)
+    assert await presence.available(ACME, T1) == [(V1, MUMBAI)]
+
+
+async def test_nobody_at_all_is_nobody_left_out(presence: Presence) -> None:
+    assert await nearest(presence) == Nearby((), left_out=False)
+    assert await presence.available(ACME, T1) == []
+    assert not await presence.is_online(ACME, T1)
+
+
+async def test_a_position_reported_while_offline_counts_once_the_transporter_is_online(presence: Presence) -> None:
+    presence.report(ACME, V1, MUMBAI)
+    assert await found(presence) == []
+    assert await presence.available(ACME, T1) == []
+    await presence.go_online(ACME, T1)
+    assert await found(presence) == ["v1"]
+
+
+async def test_going_offline_hides_all_vehicles_and_coming_back_shows_them(presence: Presence) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    await presence.go_offline(ACME, T1)
+    assert await found(presence) == []
+    presence.report(ACME, V1, THANE)
+    assert await found(presence) == []
+    await presence.go_online(ACME, T1)
+    assert await presence.available(ACME, T1) == [(V1, THANE)]
+    assert await found(presence) == ["v1"]
+
+
+async def test_going_online_and_offline_say_whether_that_changed_anything(presence: Presence) -> None:
+    assert not await presence.go_offline(ACME, T1)
+    assert await presence.go_online(ACME, T1)
+    assert not await presence.go_online(ACME, T1)
+    assert await presence.is_online(ACME, T1)
+    assert await presence.go_offline(ACME, T1)
+    assert not await presence.go_offline(ACME, T1)
+    assert not await presence.is_online(ACME, T1)
+
+
+async def test_tenants_see_nothing_of_each_other(presence: Presence) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    assert not await presence.is_online(OTHER, T1)
+    assert await found(presence, OTHER) == []
+    assert presence.report(OTHER, V1, DELHI)
+    await presence.go_online(OTHER, T1)
+    presence.engage(OTHER, V1.vehicle_id)
+    await presence.go_offline(OTHER, T1)
+    assert await presence.available(ACME, T1) == [(V1, MUMBAI)]
+
+
+# --- For how long ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_position_counts_while_it_is_younger_than_60_s(presence: Presence, clock: ManualClock) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    clock.advance(59.9)
+    assert await found(presence) == ["v1"]
+    clock.advance(0.1)
+    assert await found(presence) == []
+    assert await presence.available(ACME, T1) == []
+    presence.report(ACME, V1, MUMBAI)
+    assert await found(presence) == ["v1"]
+
+
+async def test_going_online_does_not_bring_a_stale_position_back(presence: Presence, clock: ManualClock) -> None:
+    presence.report(ACME, V1, MUMBAI)
+    clock.advance(60)
+    await presence.go_online(ACME, T1)
+    assert await found(presence) == []
+
+
+async def test_a_report_says_whether_there_was_no_fresh_position(presence: Presence, clock: ManualClock) -> None:
+    assert presence.report(ACME, V1, MUMBAI)
+    assert not presence.report(ACME, V1, THANE)
+    clock.advance(59.9)
+    assert not presence.report(ACME, V1, THANE)
+    clock.advance(60)
+    assert presence.report(ACME, V1, THANE)
+
+
+async def test_a_transporter_counts_while_it_was_heard_of_in_the_last_120_s(
+    presence: Presence, clock: ManualClock
+) -> None:
+    await presence.go_online(ACME, T1)
+    clock.advance(119)
+    presence.heard_from(ACME, T1)
+    clock.advance(119)
+    presence.report(ACME, V1, MUMBAI)
+    assert await presence.is_online(ACME, T1)
+    assert await found(presence) == ["v1"]
+    clock.advance(1)
+    assert not await presence.is_online(ACME, T1)
+    assert await found(presence) == []
+    assert await presence.available(ACME, T1) == []
+
+
+async def test_going_online_again_is_hearing_from_the_transporter(presence: Presence, clock: ManualClock) -> None:
+    await presence.go_online(ACME, T1)
+    clock.advance(119)
+    assert not await presence.go_online(ACME, T1)
+    clock.advance(119)
+    assert await presence.is_online(ACME, T1)
+
+
+async def test_a_vehicles_report_does_not_stand_for_its_transporter(presence: Presence, clock: ManualClock) -> None:
+    await presence.go_online(ACME, T1)
+    for _ in range(4):
+        clock.advance(30)
+        presence.report(ACME, V1, MUMBAI)
+    assert await found(presence) == []
+
+
+async def test_silence_for_too_long_is_being_offline(presence: Presence, clock: ManualClock) -> None:
+    """Hearing from the transporter does not undo it, going offline changes nothing, going online does."""
+    await presence.go_online(ACME, T1)
+    clock.advance(120)
+    presence.report(ACME, V1, MUMBAI)
+    presence.heard_from(ACME, T1)
+    assert not await presence.is_online(ACME, T1)
+    assert not await presence.go_offline(ACME, T1)
+    assert await presence.go_online(ACME, T1)
+    assert await found(presence) == ["v1"]
+
+
+async def test_hearing_from_somebody_unknown_or_offline_brings_nobody_online(presence: Presence) -> None:
+    presence.heard_from(ACME, T1)
+    assert not await presence.is_online(ACME, T1)
+    await presence.go_online(ACME, T1)
+    await presence.go_offline(ACME, T1)
+    presence.heard_from(ACME, T1)
+    assert not await presence.is_online(ACME, T1)
+    assert await presence.go_online(ACME, T1)
+
+
+# --- Trips -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_engaged_vehicle_is_not_found_until_its_trip_ends(presence: Presence) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    presence.engage(ACME, V1.vehicle_id)
+    assert await found(presence) == []
+    assert await presence.available(ACME, T1) == []
+    presence.report(ACME, V1, THANE)
+    await presence.go_offline(ACME, T1)
+    await presence.go_online(ACME, T1)
+    assert await found(presence) == []
+    presence.release(ACME, V1.vehicle_id)
+    assert await presence.available(ACME, T1) == [(V1, THANE)]
+    assert await found(presence) == ["v1"]
+
+
+async def test_a_vehicle_can_be_engaged_before_anything_is_known_of_it(presence: Presence) -> None:
+    presence.engage(ACME, V1.vehicle_id)
+    await presence.go_online(ACME, T1)
+    assert presence.report(ACME, V1, MUMBAI)
+    assert await found(presence) == []
+    presence.release(ACME, V1.vehicle_id)
+    assert await found(presence) == ["v1"]
+
+
+async def test_a_trip_outlasts_position_and_transporter(presence: Presence, clock: ManualClock) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    presence.engage(ACME, V1.vehicle_id)
+    presence.engage(ACME, V1.vehicle_id)
+    clock.advance(1_000)
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    assert await found(presence) == []
+    presence.release(ACME, V1.vehicle_id)
+    assert await found(presence) == ["v1"]
+
+
+async def test_the_end_of_a_trip_does_not_bring_a_stale_position_back(presence: Presence, clock: ManualClock) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    presence.engage(ACME, V1.vehicle_id)
+    clock.advance(60)
+    presence.release(ACME, V1.vehicle_id)
+    assert await found(presence) == []
+
+
+async def test_releasing_what_is_not_engaged_does_nothing(presence: Presence) -> None:
+    presence.release(ACME, V1.vehicle_id)
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    presence.release(ACME, V1.vehicle_id)
+    assert await found(presence) == ["v1"]
+
+
+# --- Vehicles that change --------------------------------------------------------------------------------------------
+
+
+async def test_a_vehicle_is_where_it_reported_last(presence: Presence) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, DELHI)
+    presence.report(ACME, V1, MUMBAI)
+    assert (await nearest(presence, DELHI, radius_m=1_000)).candidates == ()
+    assert (await nearest(presence, MUMBAI, radius_m=1_000)).candidates[0].distance_m == 0
+
+
+async def test_a_vehicle_sold_is_the_new_transporters_alone(presence: Presence) -> None:
+    await presence.go_online(ACME, T1)
+    await presence.go_online(ACME, T2)
+    presence.report(ACME, V1, MUMBAI)
+    sold = vehicle("v1", T2)
+    assert not presence.report(ACME, sold, MUMBAI)
+    assert (await nearest(presence)).candidates == (Candidate(0, T2, sold.vehicle_id, "van"),)
+    assert await presence.available(ACME, T1) == []
+    assert await presence.available(ACME, T2) == [(sold, MUMBAI)]
+    await presence.go_offline(ACME, T1)
+    assert await found(presence) == ["v1"]
+    await presence.go_offline(ACME, T2)
+    assert await found(presence) == []
+
+
+async def test_a_vehicle_sold_to_somebody_offline_is_not_found_until_they_come_online(presence: Presence) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    presence.report(ACME, vehicle("v1", T2), MUMBAI)
+    assert await found(presence) == []
+    await presence.go_online(ACME, T2)
+    assert await found(presence) == ["v1"]
+
+
+async def test_a_vehicle_of_another_type_is_found_as_that_alone(presence: Presence) -> None:
+    await presence.go_online(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    rebuilt = vehicle("v1", T1, "truck")
+    assert not presence.report(ACME, rebuilt, MUMBAI)
+    assert await found(presence, vehicle_type="van") == []
+    assert await found(presence, vehicle_type="truck") == ["v1"]
+    assert await presence.available(ACME, T1) == [(rebuilt, MUMBAI)]
+
+
+# --- The nearest -----------------------------------------------------------------------------------------------------
+
+
+async def place(presence: Presence, where: Iterable[tuple[Vehicle, Point]]) -> None:
+    for each, position in where:
+        await presence.go_online(ACME, each.transporter_id)
+        presence.report(ACME, each, position)
+
+
+async def test_each_transporter_comes_once_with_its_nearest_vehicle_that_matches(presence: Presence) -> None:
+    await place(
+        presence,
+        [
+            (vehicle("far", T1), east(3_000)),
+            (vehicle("near", T1), east(1_000)),
+            (vehicle("nearer", T1, "truck"), east(500)),
+            (vehicle("between", T2), east(2_000)),
+        ],
+    )
+    nearby = await nearest(presence, east(0))
+    assert [(each.distance_m, each.transporter_id, each.vehicle_id) for each in nearby.candidates] == [
+        (1_000, T1, "near"),
+        (2_000, T2, "between"),
+    ]
+    assert not nearby.left_out
+
+
+async def test_several_types_are_one_search(presence: Presence) -> None:
+    await place(presence, [(vehicle("v1", T1, "truck"), east(10)), (vehicle("v2", T2, "van"), east(20))])
+    nearby = await nearest(presence, east(0), vehicle_types=["van", "truck", "trailer"])
+    assert [each.vehicle_type for each in nearby.candidates] == ["truck", "van"]
+
+
+async def test_equally_near_to_the_metre_come_in_the_order_of_their_ids(presence: Presence) -> None:
+    """Also where the exact distance says otherwise, and where only part of them is asked for."""
+    await place(
+        presence,
+        [
+            (vehicle("v9", T1), east(100.2)),
+            (vehicle("v8", T1), east(100.3)),
+            (vehicle("v7", T2), east(100.1)),
+            (vehicle("v6", T3), east(99.8)),
+        ],
+    )
+    ranked = [(100, T1, "v8"), (100, T2, "v7"), (100, T3, "v6")]
+    for limit in (1, 2, 3):
+        nearby = await nearest(presence, east(0), limit=limit)
+        assert [(each.distance_m, each.transporter_id, each.vehicle_id) for each in nearby.candidates] == ranked[:limit]
+        assert nearby.left_out == (limit < 3)
+
+
+async def test_left_out_counts_transporters_and_not_their_vehicles(presence: Presence) -> None:
+    await place(presence, [(vehicle(f"v{number}", T1), east(number * 1_000)) for number in range(5)])
+    assert not (await nearest(presence, east(0), limit=1)).left_out
+    await place(presence, [(vehicle("w", T2), east(50_000))])
+    assert (await nearest(presence, east(0), limit=1)).left_out
+    assert not (await nearest(presence, east(0), limit=1, radius_m=49_000)).left_out
+    assert not (await nearest(presence, east(0), limit=1, exclude=[T2])).left_out
+    assert not (await nearest(presence, east(0), limit=2)).left_out
+    await presence.go_offline(ACME, T2)
+    assert not (await nearest(presence, east(0), limit=1)).left_out
+
+
+async def test_the_excluded_make_room_for_others(presence: Presence) -> None:
+    await place(presence, [(V1, east(100)), (V2, east(200)), (V3, east(300))])
+    for exclude in ([T1], {T1}, {T1: None}.keys(), (T1, T1, TransporterId("unheard of"))):
+        nearby = await nearest(presence, east(0), exclude=exclude, limit=1)
+        assert [each.transporter_id for each in nearby.candidates] == [T2]
+        assert nearby.left_out
+
+
+async def test_the_radius_includes_its_edge(presence: Presence) -> None:
+    await place(presence, [(V1, THANE)])
+    edge_m = distance_m(MUMBAI, THANE)
+    assert len((await nearest(presence, radius_m=edge_m)).candidates) == 1
+    assert (await nearest(presence, radius_m=nextafter(edge_m, 0.0))).candidates == ()
+
+
+# --- All of it against a model ---------------------------------------------------------------------------------------
+
+tenants = st.sampled_from((ACME, ACME, ACME, OTHER))
+transporters = st.sampled_from((T1, T2, T3, TransporterId("t4")))
+vehicle_ids = st.sampled_from([VehicleId(f"v{number}") for number in range(8)])
+types = st.sampled_from(("van", "truck"))
+# Steps of less than a metre and of some hundred: ties to the metre, within and across the cells of an index.
+points = st.builds(
+    lambda small, large: Point(0.0, small * 3e-6 + large * 0.005), st.integers(-4, 4), st.integers(-4, 4)
+)
+
+
+class PresenceMachine(RuleBasedStateMachine):
+    """The adapter against brute force over what it was told."""
+
+    turn = 1_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(memory, "_LOOKS_PER_TURN", self.turn)
+        self.patch.setattr(memory, "_CHANGES_PER_TURN", self.turn)
+        self.clock = ManualClock()
+        self.presence = MemoryPresence(self.clock)
+        self.heard: dict[tuple[TenantId, TransporterId], float] = {}
+        self.seen: dict[tuple[TenantId, VehicleId], tuple[float, Vehicle, Point]] = {}
+        self.engaged: set[tuple[TenantId, VehicleId]] = set()
+
+    def teardown(self) -> None:
+        self.runner.close()
+        self.patch.undo()
+
+    def online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
+        return self.clock.now_s - self.heard.get((tenant_id, transporter_id), -inf) < 120
+
+    def matching(self, tenant_id: TenantId) -> list[tuple[Vehicle, Point]]:
+        return [
+            (each, position)
+            for (tenant, vehicle_id), (at_s, each, position) in self.seen.items()
+            if tenant == tenant_id
+            and self.clock.now_s - at_s < 60
+            and self.online(tenant_id, each.transporter_id)
+            and (tenant_id, vehicle_id) not in self.engaged
+        ]
+
+    @rule(seconds=st.sampled_from((1, 30, 59, 60, 119, 120)))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(tenant_id=tenants, transporter_id=transporters)
+    def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        changed = not self.online(tenant_id, transporter_id)
+        assert self.runner.run(self.presence.go_online(tenant_id, transporter_id)) == changed
+        self.heard[tenant_id, transporter_id] = self.clock.now_s
+
+    @rule(tenant_id=tenants, transporter_id=transporters)
+    def go_offline(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        changed = self.online(tenant_id, transporter_id)
+        assert self.runner.run(self.presence.go_offline(tenant_id, transporter_id)) == changed
+        self.heard.pop((tenant_id, transporter_id), None)
+
+    @rule(tenant_id=tenants, transporter_id=transporters)
+    def heard_from(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        self.presence.heard_from(tenant_id, transporter_id)
+        if self.online(tenant_id, transporter_id):
+            self.heard[tenant_id, transporter_id] = self.clock.now_s
+
+    @rule(tenant_id=tenants, each=st.builds(Vehicle, vehicle_ids, transporters, types), position=points)
+    def report(self, tenant_id: TenantId, each: Vehicle, position: Point) -> None:
+        at_s, _, _ = self.seen.get((tenant_id, each.vehicle_id), (-inf, None, None))
+        assert self.presence.report(tenant_id, each, position) == (self.clock.now_s - at_s >= 60)
+        self.seen[tenant_id, each.vehicle_id] = (self.clock.now_s, each, position)
+
+    @rule(tenant_id=tenants, vehicle_id=vehicle_ids)
+    def engage(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
+        self.presence.engage(tenant_id, vehicle_id)
+        self.engaged.add((tenant_id, vehicle_id))
+
+    @rule(tenant_id=tenants, vehicle_id=vehicle_ids)
+    def release(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
+        self.presence.release(tenant_id, vehicle_id)
+        self.engaged.discard((tenant_id, vehicle_id))
+
+    @rule(tenant_id=tenants, transporter_id=transporters)
+    def look_at_one(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        is_online = self.runner.run(self.presence.is_online(tenant_id, transporter_id))
+        assert is_online == self.online(tenant_id, transporter_id)
+        available = self.runner.run(self.presence.available(tenant_id, transporter_id))
+        expected = [each for each in self.matching(tenant_id) if each[0].transporter_id == transporter_id]
+        assert sorted(available, key=repr) == sorted(expected, key=repr)
+
+    @rule(
+        tenant_id=tenants,
+        center=points,
+        vehicle_types=st.lists(types, max_size=3),
+        radius_m=st.sampled_from((None, None, 0.0, 1.0, 600.0, 3_000.0)),
+        exclude=st.lists(transporters, max_size=2),
+        limit=st.integers(1, 5),
+    )
+    def look_around(
+        self,
+        tenant_id: TenantId,
+        center: Point,
+        vehicle_types: list[str],
+        radius_m: float | None,
+        exclude: list[TransporterId],
+        limit: int,
+    ) -> None:
+        candidates = [
+            Candidate(round(distance_m(center, position)), each.transporter_id, each.vehicle_id, each.vehicle_type)
+            for each, position in self.matching(tenant_id)
+            if each.vehicle_type in vehicle_types and (radius_m is None or distance_m(center, position) <= radius_m)
+        ]
+        everybody = rank(candidates, exclude, len(candidates) + 1)
+        nearby = self.runner.run(
+            self.presence.nearest(
+                tenant_id, center, vehicle_types=vehicle_types, radius_m=radius_m, exclude=exclude, limit=limit
+            )
+        )
+        assert nearby == Nearby(everybody[:limit], left_out=len(everybody) > limit)
+
+    @rule()
+    def sweep(self) -> None:
+        self.runner.run(self.presence.sweep())
+        assert self.presence.vehicle_count == sum(self.clock.now_s - at_s < 60 for at_s, _, _ in self.seen.values())
+        assert self.presence.online_count == sum(self.online(*key) for key in self.heard)
+        for tenant in self.presence._tenants.values():
+            assert tenant.grid._records.keys() <= tenant.tracked.keys()
+
+
+class OneLookPerTurnMachine(PresenceMachine):
+    turn = 1
+
+
+PresenceMachine.TestCase.settings = OneLookPerTurnMachine.TestCase.settings = settings(deadline=None)
+TestAgainstAModel = PresenceMachine.TestCase
+TestAgainstAModelInTheShortestTurns = OneLookPerTurnMachine.TestCase
+
+
+# --- In memory: nothing leaks ----------------------------------------------------------------------------------------
+
+
+def empty(presence: MemoryPresence) -> bool:
+    return (presence.vehicle_count, presence.online_count, presence._tenants) == (0, 0, {})
+
+
+async def test_after_all_times_to_live_a_sweep_leaves_nothing(clock: ManualClock) -> None:
+    presence = MemoryPresence(clock)
+    rng = Random(1)
+    for number in range(3_000):
+        tenant_id = TenantId(f"tenant-{number % 7}")
+        transporter_id = TransporterId(f"t{rng.randrange(400)}")
+        if number % 3:
+            await presence.go_online(tenant_id, transporter_id)
+        for _ in range(3):
+            each = vehicle(f"v{rng.randrange(2_000)}", TransporterId(f"t{rng.randrange(400)}"), rng.choice("abc"))
+            presence.report(tenant_id, each, Point(rng.uniform(-90, 90), rng.uniform(-180, 180)))
+        if number % 5 == 0:
+            await presence.go_offline(tenant_id, transporter_id)
+        if number % 100 == 0:
+            clock.advance(1)
+    assert presence.vehicle_count > 1_000
+    assert presence.online_count > 1_000
+    clock.advance(60)
+    await presence.sweep()
+    assert presence.vehicle_count == 0
+    assert presence.online_count > 0
+    clock.advance(60)
+    await presence.sweep()
+    assert empty(presence)
+
+
+async def test_who_is_offline_or_stale_does_not_stay_in_the_way_of_lookups(clock: ManualClock) -> None:
+    """Their vehicles leave the grid with their next report or the next sweep, not only with their tenant."""
+    presence = MemoryPresence(clock)
+    await place(presence, [(V1, MUMBAI), (V2, MUMBAI)])
+    grid = presence._tenants[ACME].grid
+    await presence.go_offline(ACME, T1)
+    presence.report(ACME, V1, MUMBAI)
+    assert V1.vehicle_id not in grid
+    clock.advance(60)
+    await presence.go_online(ACME, T1)
+    presence.release(ACME, V1.vehicle_id)
+    assert V1.vehicle_id not in grid
+    assert V2.vehicle_id in grid
+    await presence.sweep()
+    assert len(grid) == 0
+
+
+async def test_a_sweep_leaves_alone_what_is_fresh(clock: ManualClock) -> None:
+    presence = MemoryPresence(clock, vehicle_ttl_s=10, transporter_ttl_s=20)
+    await place(presence, [(V1, MUMBAI), (V2, MUMBAI)])
+    clock.advance(9)
+    presence.report(ACME, V1, MUMBAI)
+    presence.heard_from(ACME, T1)
+    clock.advance(1)
+    await presence.sweep()
+    assert (presence.vehicle_count, presence.online_count) == (1, 2)
+    clock.advance(10)
+    await presence.sweep()
+    assert (presence.vehicle_count, presence.online_count) == (0, 1)
+
+
+async def test_only_trips_hold_on_to_memory_and_their_end_lets_go(clock: ManualClock) -> None:
+    presence = MemoryPresence(clock)
+    presence.engage(ACME, V1.vehicle_id)
+    await place(presence, [(V1, MUMBAI)])
+    clock.advance(120)
+    await presence.sweep()
+    assert (presence.vehicle_count, presence.online_count) == (0, 0)
+    assert not empty(presence)
+    presence.release(ACME, V1.vehicle_id)
+    assert empty(presence)
+
+
+async def test_questions_leave_nothing_behind(clock: ManualClock) -> None:
+    presence = MemoryPresence(clock)
+    await nearest(presence)
+    await presence.available(ACME, T1)
+    await presence.is_online(ACME, T1)
+    await presence.go_offline(ACME, T1)
+    presence.heard_from(ACME, T1)
+    presence.release(ACME, V1.vehicle_id)
+    assert empty(presence)
+
+
+async def test_coming_and_going_leaves_nothing_behind(clock: ManualClock) -> None:
+    presence = MemoryPresence(clock)
+    await presence.go_online(ACME, T1)
+    await presence.go_offline(ACME, T1)
+    assert empty(presence)
+
+
+# --- In memory: the loop goes on -------------------------------------------------------------------------------------
+
+
+class Turns:
+    """Counts how often the event loop comes round while something else is awaited."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __aenter__(self) -> "Turns":
+        self._task = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _tick(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+
+async def test_a_lookup_through_a_crowd_it_refuses_lets_the_loop_go_on(clock: ManualClock) -> None:
+    presence = MemoryPresence(clock)
+    crowd = [vehicle(f"v{number:05}", TransporterId(f"t{number:05}")) for number in range(20_000)]
+    await place(presence, [(each, Point(0.0, number * 0.001)) for number, each in enumerate(crowd)])
+    exclude = {each.transporter_id for each in crowd[:-1]}
+    async with Turns() as turns:
+        nearby = await nearest(presence, east(0), exclude=exclude)
+        assert turns.count > 10
+    assert [each.vehicle_id for each in nearby.candidates] == ["v19999"]
+
+
+async def test_a_large_fleet_comes_online_and_is_forgotten_in_turns(clock: ManualClock) -> None:
+    presence = MemoryPresence(clock)
+    for number in range(5_000):
+        presence.report(ACME, vehicle(f"v{number}"), Point(0.0, number * 0.001))
+    async with Turns() as turns:
+        await presence.go_online(ACME, T1)
+        assert turns.count > 5
+    assert len(await presence.available(ACME, T1)) == 5_000
+    clock.advance(120)
+    async with Turns() as turns:
+        await presence.sweep()
+        assert turns.count > 5
+    assert empty(presence)
+
+
+async def test_a_fleet_that_goes_while_it_is_still_coming_is_offline(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_CHANGES_PER_TURN", 1)
+    presence = MemoryPresence(clock)
+    for number in range(10):
+        presence.report(ACME, vehicle(f"v{number}"), Point(0.0, number * 0.001))
+    coming = asyncio.create_task(presence.go_online(ACME, T1))
+    await asyncio.sleep(0)
+    assert await presence.go_offline(ACME, T1)
+    assert await coming
+    assert not await presence.is_online(ACME, T1)
+    assert await found(presence) == []
+
+
+async def test_a_vehicle_forgotten_and_back_while_its_fleet_comes_online_is_found(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_CHANGES_PER_TURN", 1)
+    presence = MemoryPresence(clock)
+    presence.report(ACME, vehicle("v0"), DELHI)
+    presence.report(ACME, V1, DELHI)
+    coming = asyncio.create_task(presence.go_online(ACME, T1))
+    await asyncio.sleep(0)
+    clock.advance(60)
+    presence._forget(presence._tenants[ACME].tracked[V1.vehicle_id])  # as a sweep does
+    presence.report(ACME, V1, MUMBAI)
+    await coming
+    assert await found(presence) == ["v1"]
+
+
+async def test_a_lookup_misses_nobody_who_drives_about_meanwhile(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever leaves a cell that is still to be opened for one that was is found, at a place where it stood; also
+    when the clock is too coarse to tell a report from the lookup's beginning."""
+    monkeypatch.setattr(memory, "_LOOKS_PER_TURN", 1)
+    presence = MemoryPresence(clock)
+    rng = Random(1)
+    fleet = [vehicle(f"v{number:02}", TransporterId(f"t{number:02}")) for number in range(60)]
+    stood: dict[str, set[int]] = {each.vehicle_id: set() for each in fleet}
+
+    async def drive(each: Vehicle) -> None:
+        position = Point(0.0, rng.uniform(-0.3, 0.3))
+        stood[each.vehicle_id].add(round(distance_m(east(0), position)))
+        presence.report(ACME, each, position)
+
+    for each in fleet:
+        await presence.go_online(ACME, each.transporter_id)
+        await drive(each)
+    clock.advance(1)
+    lookup = asyncio.create_task(nearest(presence, east(0), limit=60))
+    turns = 0
+    while not lookup.done():
+        await asyncio.sleep(0)
+        await drive(rng.choice(fleet))
+        turns += 1
+    nearby = await lookup
+    assert turns > 30
+    assert len(nearby.candidates) == 60
+    assert not nearby.left_out
+    assert all(each.distance_m in stood[each.vehicle_id] for each in nearby.candidates)
+
+
+async def test_who_reports_during_a_lookup_and_does_not_match_is_not_taken(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_LOOKS_PER_TURN", 1)
+    presence = MemoryPresence(clock)
+    truck, far, engaged = vehicle("truck", T2, "truck"), vehicle("far", T2), vehicle("engaged", T2)
+    await presence.go_online(OTHER, T2)
+    presence.engage(ACME, engaged.vehicle_id)
+    await place(presence, [(V1, east(0)), (vehicle("far", T2), east(5_000))])
+    lookup = asyncio.create_task(nearest(presence, east(0), radius_m=1_000))
+    await asyncio.sleep(0)
+    presence.report(ACME, truck, east(0))
+    presence.report(ACME, far, east(2_000))
+    presence.report(ACME, engaged, east(0))
+    presence.report(OTHER, far, east(0))
+    assert not lookup.done()
+    assert [each.transporter_id for each in (await lookup).candidates] == [T1]
+
+
+async def test_a_lookup_ends_when_it_knows_the_answer(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are behind, and whoever they belong to."""
+    monkeypatch.setattr(memory, "_LOOKS_PER_TURN", 10)
+    presence = MemoryPresence(clock)
+    await place(presence, [(vehicle("v1", T1), east(100)), (vehicle("v2", T2), east(100))])
+    for number in range(5_000):
+        presence.report(ACME, vehicle(f"w{number}", (T1, T2)[number % 2]), Point(0.0, 0.1 + number * 0.001))
+    async with Turns() as turns:
+        assert (await nearest(presence, east(0), limit=1)).left_out
+        assert turns.count < 10
+
+
+async def test_who_goes_offline_while_a_lookup_is_on_its_way_is_not_come_across(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_LOOKS_PER_TURN", 1)
+    presence = MemoryPresence(clock)
+    await place(presence, [(V1, east(0)), (V2, east(10)), (V3, east(20))])
+    lookup = asyncio.create_task(nearest(presence, east(0)))
+    await asyncio.sleep(0)
+    await presence.go_offline(ACME, T3)
+    assert [each.transporter_id for each in (await lookup).candidates] == [T1, T2]

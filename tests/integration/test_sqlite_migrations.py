@@ -1,0 +1,142 @@
+"""How a database comes to its schema."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import haulcast
+from haulcast.errors import ConfigError
+from haulcast.storage.sqlite import SqliteJournal, migrate, pending
+from haulcast.storage.sqlite.database import LockFile
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "100%" / "haulcast.db"
+
+
+def query(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_an_empty_database_gets_everything_once(path: Path) -> None:
+    assert pending(path) == ["0001"]
+    assert not path.exists()
+    assert migrate(path) == ["0001"]
+    assert pending(path) == migrate(path) == []
+    tables = {name for (name,) in query(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert {"tenants", "broadcasts", "offers", "events", "assignments", "request_log", "incarnations"} <= tables
+
+
+def test_every_table_of_ours_is_strict_and_begins_its_key_with_the_tenant(path: Path) -> None:
+    migrate(path)
+    tables = query(path, "SELECT name, strict FROM pragma_table_list WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    assert [name for name, strict in tables if not strict] == ["alembic_version"]
+    for name, _ in tables:
+        key = query(path, f"SELECT name FROM pragma_table_info('{name}') WHERE pk = 1")
+        assert key == [("tenant_id",)] or name in ("alembic_version", "incarnations")
+
+
+def test_opening_what_needs_no_migration_imports_neither_alembic_nor_sqlalchemy(path: Path) -> None:
+    """A server that has nothing to migrate does not pay for what migrates."""
+    migrate(path)
+    script = (
+        "import asyncio, sys; from pathlib import Path; from haulcast.storage.sqlite import SqliteJournal\n"
+        "async def main():\n"
+        "    journal = await SqliteJournal.open(Path(sys.argv[1])); await journal.close()\n"
+        "asyncio.run(main()); sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+
+
+async def test_opening_migrates(path: Path) -> None:
+    journal = await SqliteJournal.open(path)
+    await journal.close()
+    assert pending(path) == []
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path, exclusive: bool) -> None:
+    migrate(path)
+    query(path, "UPDATE alembic_version SET version_num = '9999'")
+    for refused in (pending, migrate):
+        with pytest.raises(ConfigError, match="9999, which is newer"):
+            refused(path)
+    with pytest.raises(ConfigError, match="9999, which is newer"):
+        await SqliteJournal.open(path, exclusive=exclusive)
+    assert query(path, "SELECT version_num FROM alembic_version") == [("9999",)]
+
+
+async def test_nobody_migrates_under_a_server(path: Path) -> None:
+    path.parent.mkdir()
+    lock = LockFile(path)
+    try:
+        with pytest.raises(ConfigError, match=r"haulcast\.db\.lock"):
+            migrate(path)
+        with pytest.raises(ConfigError, match=r"haulcast\.db\.lock"):
+            await SqliteJournal.open(path, exclusive=False)
+    finally:
+        lock.release()
+    assert pending(path) == ["0001"]
+
+
+SECOND = """
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE second (id INTEGER PRIMARY KEY)")
+    op.execute({last!r})
+"""
+
+
+@pytest.mark.parametrize("last", ["CREATE INDEX second_id ON second (id)", "this is not SQL"])
+def test_a_migration_that_fails_leaves_the_database_as_it_was(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    migrate(path)
+    copy = tmp_path / "migrations"
+    module = sys.modules[migrate.__module__]
+    shutil.copytree(module.MIGRATIONS, copy)
+    (copy / "versions" / "0002_second.py").write_text(SECOND.format(last=last))
+    monkeypatch.setattr(module, "MIGRATIONS", copy)
+    assert pending(path) == ["0002"]
+    if last.startswith("CREATE"):
+        assert migrate(path) == ["0002"]
+        assert query(path, "SELECT * FROM second") == []
+        assert pending(path) == []
+    else:
+        with pytest.raises(ConfigError, match="syntax error"):
+            migrate(path)
+        assert query(path, "SELECT name FROM sqlite_schema WHERE name = 'second'") == []
+        assert pending(path) == ["0002"]
+
+
+def test_an_installed_copy_finds_its_migrations_from_anywhere(tmp_path: Path) -> None:
+    """Nothing of the source tree is needed but the package, and a relative path is the caller's."""
+    installed = tmp_path / "site"
+    shutil.copytree(
+        Path(haulcast.__file__).parent, installed / "haulcast", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    script = (
+        "import haulcast, sys; from pathlib import Path; from haulcast.storage.sqlite import migrate\n"
+        "assert Path(haulcast.__file__).is_relative_to(sys.argv[1]), haulcast.__file__\n"
+        "assert migrate(Path('var/haulcast.db')) == ['0001']"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(installed)],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )
+    assert (tmp_path / "var" / "haulcast.db").exists()

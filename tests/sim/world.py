@@ -1,0 +1,572 @@
+"""A dispatch runtime on virtual time: real actors over a journal and presence in memory; only transport is missing.
+
+1. Time is the event loop's, and the loop's time is virtual: hours pass at once, and nothing happens in between that
+   the program did not ask for.
+2. A `World` outlives its nodes. What a node leaves behind when it stops or crashes is the journal.
+3. Two promises are watched in every test, whatever else it is about: nothing is published, and nobody is given a
+   reply, before the journal has reported the commit that justifies it. Breaches are gathered in `World.violations`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from math import inf
+from unittest.mock import patch
+
+import async_solipsism
+
+from haulcast.actors import broadcast_actor
+from haulcast.actors.dispatch import Dispatch
+from haulcast.actors.tenants import Tenants
+from haulcast.domain.broadcast import Broadcast, Place
+from haulcast.domain.commands import Accept, Cancel, Command, Create, Decline, TruckSpec, UpdateTrip
+from haulcast.domain.decide import Decision, decide
+from haulcast.domain.fleet import Driver, Transporter, Vehicle
+from haulcast.domain.geo import EARTH_RADIUS_M, Point
+from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
+from haulcast.domain.replies import Done, Json, Refused, Reply
+from haulcast.domain.settings import TenantSettings
+from haulcast.domain.states import TripStatus
+from haulcast.errors import JournalUnavailable, RequestError
+from haulcast.metrics import Metrics
+from haulcast.ports import (
+    Change,
+    Duplicate,
+    Landed,
+    Nearby,
+    Origin,
+    Outcome,
+    RequestKey,
+    Role,
+    Stored,
+    Write,
+)
+from haulcast.storage.memory.journal import MemoryJournal
+from haulcast.storage.memory.presence import MemoryPresence
+
+START_MS = 1_790_000_000_000
+ACME = TenantId("acme")
+PICKUP = Place(19.0, 72.0, "Dock 1")
+DROP = Place(18.5, 73.8, "Yard 9")
+TRUCK = "truck"
+_KM_PER_DEGREE = EARTH_RADIUS_M * 3.141592653589793 / 180 / 1000
+
+
+class VirtualClock:
+    """The loop's time as wall time. `step_ms` is by how much the machine's clock has been corrected since."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.step_ms = 0
+
+    def now_ms(self) -> int:
+        """See `Clock`."""
+        return START_MS + round(self._loop.time() * 1000) + self.step_ms
+
+    def monotonic_s(self) -> float:
+        """See `Clock`."""
+        return self._loop.time()
+
+
+class FaultyJournal(MemoryJournal):
+    """The journal in memory, made to fail on purpose.
+
+    Unrealistic in this: a fault hits a whole commit, before its first write or after its last; reads fail only where
+    a test asks for it; a slow commit is as slow for one write as for many, and lands in one instant in its middle.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[Write]] = []  # every attempt to commit
+        self.landed: list[Write] = []  # what is durable, in the order in which it became so
+        self.reported_seq: dict[BroadcastId, int] = {}  # the newest state of which a commit's answer has told
+        self.reported_replies: set[RequestKey] = set()  # replies of which a commit's answer has told
+        self.failing: float = 0  # so many of the next commits write nothing and raise
+        self.losing: float = 0  # so many of the next commits write everything and raise
+        self.claims_losing: float = 0  # so many of the next claims take the broadcast and raise
+        self.claims_failing: float = 0  # so many of the next claims take nothing and raise `claim_error`
+        self.claim_error: Exception = JournalUnavailable("out of reach")
+        self.before_s = 0.0  # what a commit takes until it lands
+        self.after_s = 0.0  # and from then until it is reported
+        self._poisonous: Callable[[Write], bool] = lambda _write: False
+        self._landed_ids: set[str] = set()
+
+    @contextmanager
+    def unavailable(self, times: float = inf) -> Iterator[None]:
+        """The next `times` commits write nothing and raise `JournalUnavailable`."""
+        self.failing = times
+        try:
+            yield
+        finally:
+            self.failing = 0
+
+    @contextmanager
+    def losing_answers(self, times: float) -> Iterator[None]:
+        """The next `times` commits are durable, but their callers get `JournalUnavailable`."""
+        self.losing = times
+        try:
+            yield
+        finally:
+            self.losing = 0
+
+    @contextmanager
+    def slow(self, before_s: float = 0.0, after_s: float = 0.0) -> Iterator[None]:
+        """Commits take `before_s` until they land and `after_s` more until they return."""
+        self.before_s, self.after_s = before_s, after_s
+        try:
+            yield
+        finally:
+            self.before_s = self.after_s = 0.0
+
+    @contextmanager
+    def poisoned(self, poisonous: Callable[[Write], bool]) -> Iterator[None]:
+        """A commit with such a write in it writes nothing and raises something that is nobody's fault but its own."""
+        self._poisonous = poisonous
+        try:
+            yield
+        finally:
+            self._poisonous = lambda _write: False
+
+    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+        """See `Journal`."""
+        self.batches.append(list(writes))
+        if self.before_s:
+            await asyncio.sleep(self.before_s)
+        if self.failing:
+            self.failing -= 1
+            raise JournalUnavailable("out of reach")
+        if any(self._poisonous(write) for write in writes):
+            raise RuntimeError("a write that the journal chokes on")
+        outcomes = await super().commit(writes)
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if isinstance(outcome, Landed) and write.write_id not in self._landed_ids:
+                self._landed_ids.add(write.write_id)
+                self.landed.append(write)
+        if self.after_s:
+            await asyncio.sleep(self.after_s)
+        if self.losing:
+            self.losing -= 1
+            raise JournalUnavailable("the answer was lost")
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if isinstance(outcome, Landed) and write.state is not None:
+                seq = max(write.state.seq, self.reported_seq.get(write.broadcast_id, 0))
+                self.reported_seq[write.broadcast_id] = seq
+            if isinstance(outcome, Landed | Duplicate) and write.logged is not None:
+                self.reported_replies.add(write.logged.origin.key)
+        return outcomes
+
+    async def claim(self, tenant_id: TenantId, broadcast_id: BroadcastId, incarnation: int) -> Stored | None:
+        """See `Journal`."""
+        if self.claims_failing:
+            self.claims_failing -= 1
+            raise self.claim_error
+        claimed = await super().claim(tenant_id, broadcast_id, incarnation)
+        if self.claims_losing:
+            self.claims_losing -= 1
+            raise JournalUnavailable("the answer was lost")
+        return claimed
+
+
+class FlakyPresence(MemoryPresence):
+    """Presence whose positions never grow old, and whose lookups can be made to fail or to take long."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock, vehicle_ttl_s=inf, transporter_ttl_s=inf)
+        self.failing = 0  # so many of the next lookups raise
+        self.lookup_s = 0.0
+
+    def engaged(self) -> set[VehicleId]:
+        """The vehicles that are taken to be on a trip."""
+        tenant = self._tenants.get(ACME)
+        return set() if tenant is None else set(tenant.engaged)
+
+    async def nearest(
+        self,
+        tenant_id: TenantId,
+        center: Point,
+        *,
+        vehicle_types: Collection[str],
+        radius_m: float | None,
+        exclude: Collection[TransporterId],
+        limit: int,
+    ) -> Nearby:
+        """See `Presence`."""
+        if self.lookup_s:
+            await asyncio.sleep(self.lookup_s)
+        if self.failing:
+            self.failing -= 1
+            raise ConnectionError("presence is out of reach")
+        return await super().nearest(
+            tenant_id, center, vehicle_types=vehicle_types, radius_m=radius_m, exclude=exclude, limit=limit
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A change as one node published it."""
+
+    at_ms: int
+    incarnation: int
+    change: Change
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What orders everything that is said about the broadcast."""
+        return self.change.epoch, self.change.after.seq
+
+
+class RecordingPublisher:
+    """Writes down what a node publishes. `broken`: so many of the next calls raise, which a publisher must not."""
+
+    def __init__(self, world: "World", incarnation: int) -> None:
+        self._world = world
+        self._incarnation = incarnation
+        self.broken = 0
+
+    def publish(self, change: Change) -> None:
+        """See `Publisher`."""
+        if self.broken:
+            self.broken -= 1
+            raise RuntimeError("a publisher that breaks its promise")
+        after = change.after
+        if self._world.journal.reported_seq.get(after.broadcast_id, 0) < after.seq:
+            self._world.violations.append(f"{after.broadcast_id} seq {after.seq} was published before it was durable")
+        self._world.published.append(Published(self._world.clock.now_ms(), self._incarnation, change))
+
+
+@dataclass(slots=True)
+class Ask:
+    """A command that a client sent, and when it was answered."""
+
+    broadcast_id: BroadcastId
+    command: Command
+    origin: Origin
+    future: "asyncio.Future[Reply]"
+    answered_at_ms: int | None = None
+
+    @property
+    def reply(self) -> Reply | None:
+        """The reply, if that is what it was answered with."""
+        if not self.future.done() or self.future.cancelled() or self.future.exception() is not None:
+            return None
+        return self.future.result()
+
+
+@dataclass(slots=True)
+class Node:
+    """One server process: started by `World.boot`."""
+
+    dispatch: Dispatch
+    presence: FlakyPresence
+    publisher: RecordingPublisher
+    metrics: Metrics
+    incarnation: int
+    running: bool = True
+
+    async def stop(self, timeout_s: float = 10.0) -> None:
+        """A planned stop."""
+        self.running = False
+        await self.dispatch.finish(timeout_s)
+        await self.dispatch.close()
+
+    async def crash(self) -> None:
+        """The process dies. Unrealistic in that its clients are told, and a commit that waits may still be made."""
+        self.running = False
+        await self.dispatch.close()
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels, as operators see it."""
+        value = self.metrics.registry.get_sample_value(f"haulcast_{name}")
+        assert value is not None, f"there is no metric {name}"
+        return value
+
+    def leftovers(self) -> dict[str, int]:
+        """Everything that the node still holds for broadcasts, if there is any."""
+        registry = self.dispatch.dispatcher
+        held = {
+            "actors": len(registry),
+            "deadlines": len(self.dispatch.deadlines),
+            "index": len(registry._context.live_index),
+            "tasks": len(registry._context.tasks),
+        }
+        return {what: number for what, number in held.items() if number}
+
+
+@dataclass(slots=True, repr=False)
+class World:
+    """One tenant, its fleet, one journal, and one node after another (or beside another)."""
+
+    settings: TenantSettings = field(default_factory=TenantSettings)
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    journal: FaultyJournal = field(default_factory=FaultyJournal)
+    nodes: list[Node] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    expected_logs: set[str] = field(default_factory=set)  # warnings and errors that the test provokes
+    positions: dict[TransporterId, tuple[Vehicle, Point]] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: TenantSettings | None = None) -> AsyncIterator["World"]:
+        """A world with one running node. At its end every ask is answered and no task is left."""
+        world = cls(settings=settings or TenantSettings())
+        await world.journal.create_tenant(ACME, world.settings)
+        await world.boot()
+        yield world
+        for node in world.nodes:
+            if node.running:
+                await node.stop()
+        await asyncio.sleep(0)
+        assert [ask for ask in world.asks if not ask.future.done()] == []
+        assert world.violations == []
+        assert [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+    @property
+    def node(self) -> Node:
+        """The newest node that runs, or the last that did."""
+        return next((node for node in reversed(self.nodes) if node.running), self.nodes[-1])
+
+    async def boot(self, idle_s: float = 5.0) -> Node:
+        """Start a node over the journal. Whoever was online before is so again."""
+        incarnation = await self.journal.next_incarnation()
+        presence = FlakyPresence(self.clock)
+        publisher = RecordingPublisher(self, incarnation)
+        metrics = Metrics()
+        dispatch = Dispatch(
+            journal=self.journal,
+            presence=presence,
+            publisher=publisher,
+            clock=self.clock,
+            metrics=metrics.actors,
+            tenants=Tenants(self.journal, create_on_sight=False),
+            incarnation=incarnation,
+            idle_s=idle_s,
+        )
+        for transporter_id, (vehicle, position) in self.positions.items():
+            await presence.go_online(ACME, transporter_id)
+            presence.report(ACME, vehicle, position)
+        node = Node(dispatch, presence, publisher, metrics, incarnation)
+        self.nodes.append(node)
+        await dispatch.start()
+        return node
+
+    # --- The fleet ---
+
+    async def transporter(self, name: str, *, km: float = 1.0, vehicle_type: str = TRUCK) -> TransporterId:
+        """Transporter `tN`, online with vehicle `tN-v` `km` north of the pickup, and with driver `tN-d`."""
+        vehicle = await self.offline(name, vehicle_type=vehicle_type)
+        transporter_id = vehicle.transporter_id
+        self.positions[transporter_id] = (vehicle, north(km))
+        await self.node.presence.go_online(ACME, transporter_id)
+        self.node.presence.report(ACME, vehicle, north(km))
+        return transporter_id
+
+    async def offline(self, name: str, *, vehicle_type: str = TRUCK) -> Vehicle:
+        """The same, but neither online nor with a position."""
+        transporter_id = TransporterId(name)
+        vehicle = Vehicle(VehicleId(f"{name}-v"), transporter_id, vehicle_type)
+        driver = Driver(DriverId(f"{name}-d"), transporter_id)
+        await self.journal.put_fleet(ACME, [Transporter(transporter_id), vehicle, driver])
+        return vehicle
+
+    async def transporters(self, number: int) -> list[TransporterId]:
+        """So many transporters, online within the first wave's reach."""
+        return [await self.transporter(f"t{n}", km=1 + n / 1000) for n in range(number)]
+
+    async def spare_vehicle(self, owner: str, name: str, vehicle_type: str = TRUCK) -> None:
+        """One more vehicle, which has never reported a position."""
+        await self.journal.put_fleet(ACME, [Vehicle(VehicleId(name), TransporterId(owner), vehicle_type)])
+
+    async def spare_driver(self, employer: str, name: str) -> None:
+        """One more driver."""
+        await self.journal.put_fleet(ACME, [Driver(DriverId(name), TransporterId(employer))])
+
+    # --- Commands ---
+
+    def create(
+        self,
+        customer: str = "c1",
+        trucks: Mapping[str, int] | None = None,
+        *,
+        expires_in_s: int | None = None,
+        request: str | None = None,
+        broadcast_id: BroadcastId | None = None,
+        node: Node | None = None,
+    ) -> "asyncio.Future[Reply]":
+        """A customer broadcasts; under a new broadcast id, as a server gives it, however often the request comes."""
+        specs = tuple(TruckSpec(kind, number) for kind, number in (trucks or {TRUCK: 1}).items())
+        broadcast_id = broadcast_id or BroadcastId(f"b{next(self._numbers)}")
+        command = Create(ACME, broadcast_id, CustomerId(customer), PICKUP, DROP, specs, expires_in_s)
+        return self.ask(
+            broadcast_id, command, Role.CUSTOMER, customer, request, f"create {specs} {expires_in_s}", node=node
+        )
+
+    async def broadcast(
+        self, customer: str = "c1", trucks: Mapping[str, int] | None = None, *, expires_in_s: int | None = None
+    ) -> BroadcastId:
+        """A broadcast whose first wave has gone out."""
+        reply = await self.create(customer, trucks, expires_in_s=expires_in_s)
+        assert isinstance(reply, Done), reply
+        await asyncio.sleep(0.001)
+        return BroadcastId(str(reply.data["broadcast_id"]))
+
+    def accept(
+        self,
+        broadcast_id: BroadcastId,
+        transporter: str,
+        *,
+        vehicle: str | None = None,
+        driver: str | None = None,
+        vehicle_type: str = TRUCK,
+        request: str | None = None,
+        node: Node | None = None,
+    ) -> "asyncio.Future[Reply]":
+        """A transporter accepts, with its own vehicle and driver unless told otherwise."""
+        command = Accept(
+            TransporterId(transporter),
+            VehicleId(vehicle or f"{transporter}-v"),
+            vehicle_type,
+            DriverId(driver or f"{transporter}-d"),
+        )
+        return self.ask(broadcast_id, command, Role.TRANSPORTER, transporter, request, node=node)
+
+    def cancel(
+        self, broadcast_id: BroadcastId, customer: str = "c1", *, request: str | None = None, node: Node | None = None
+    ) -> "asyncio.Future[Reply]":
+        """The customer cancels."""
+        return self.ask(broadcast_id, Cancel(CustomerId(customer)), Role.CUSTOMER, customer, request, node=node)
+
+    def decline(self, broadcast_id: BroadcastId, transporter: str) -> "asyncio.Future[Reply]":
+        """A transporter does not want it."""
+        return self.ask(broadcast_id, Decline(TransporterId(transporter)), Role.TRANSPORTER, transporter)
+
+    def update_trip(
+        self, broadcast_id: BroadcastId, driver: str, status: TripStatus, *, truck: int = 1
+    ) -> "asyncio.Future[Reply]":
+        """The driver of the broadcast's `truck`-th truck reports."""
+        command = UpdateTrip(DriverId(driver), TripId(f"{broadcast_id}-{truck}-t"), status)
+        return self.ask(broadcast_id, command, Role.DRIVER, driver)
+
+    def ask(
+        self,
+        broadcast_id: BroadcastId,
+        command: Command,
+        role: Role,
+        user: str,
+        request: str | None = None,
+        fingerprint: str | None = None,
+        *,
+        node: Node | None = None,
+    ) -> "asyncio.Future[Reply]":
+        """Send a command under the request id `request` (a new one if None)."""
+        key = RequestKey(ACME, role, user, request or f"r{next(self._numbers)}")
+        origin = Origin(key, fingerprint or f"{broadcast_id} {command}")
+        dispatcher = (node or self.node).dispatch.dispatcher
+        if isinstance(command, Create):
+            future = dispatcher.create(command, origin)
+        else:
+            future = dispatcher.ask(ACME, broadcast_id, command, origin)
+        ask = Ask(broadcast_id, command, origin, future)
+        self.asks.append(ask)
+        future.add_done_callback(partial(self._answered, ask))
+        return future
+
+    def resend(self, ask: Ask) -> "asyncio.Future[Reply]":
+        """The client has heard nothing, or forgot, and sends the same request again; a creation under a new id."""
+        command = ask.command
+        if isinstance(command, Create):
+            return self.create(
+                command.customer_id,
+                {spec.vehicle_type: spec.count for spec in command.trucks},
+                expires_in_s=command.expires_in_s,
+                request=ask.origin.key.request_id,
+            )
+        key = ask.origin.key
+        return self.ask(
+            ask.broadcast_id, command, key.role, key.user_id, key.request_id, fingerprint=ask.origin.fingerprint
+        )
+
+    def _answered(self, ask: Ask, future: "asyncio.Future[Reply]") -> None:
+        ask.answered_at_ms = self.clock.now_ms()
+        if ask.reply is not None and ask.origin.key not in self.journal.reported_replies:
+            self.violations.append(f"{ask.origin.key} was answered before its reply was durable")
+
+    # --- What can be seen ---
+
+    async def state(self, broadcast_id: BroadcastId) -> Broadcast:
+        """A broadcast as the journal has it."""
+        stored = await self.journal.read_broadcast(ACME, broadcast_id)
+        assert stored is not None
+        return stored.state
+
+    def changes(self, broadcast_id: BroadcastId) -> list[Published]:
+        """What was published of one broadcast, in order."""
+        return [one for one in self.published if one.change.after.broadcast_id == broadcast_id]
+
+
+@contextmanager
+def bug(strikes: Callable[[Command], bool], times: float = inf) -> Iterator[list[Command]]:
+    """Deciding such a command raises, the next `times` times; yields those that did.
+
+    Unrealistic in that it raises before anything is decided, and in every actor of the process.
+    """
+    struck: list[Command] = []
+
+    def broken(state: Broadcast | None, command: Command, settings: TenantSettings, now_ms: int) -> Decision:
+        if strikes(command) and len(struck) < times:
+            struck.append(command)
+            raise ZeroDivisionError("a bug")
+        return decide(state, command, settings, now_ms)
+
+    with patch.object(broadcast_actor, "decide", broken):
+        yield struck
+
+
+@contextmanager
+def decided() -> Iterator[list[Command]]:
+    """Every command that an actor comes to decide, in order."""
+    seen: list[Command] = []
+
+    def see(command: Command) -> bool:
+        seen.append(command)
+        return False
+
+    with bug(see):
+        yield seen
+
+
+def on_virtual_time(main: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run `main` on a loop of its own, from the start of virtual time."""
+    with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
+        runner.run(main())
+
+
+def north(km: float) -> Point:
+    """So far north of the pickup."""
+    return Point(PICKUP.lat + km / _KM_PER_DEGREE, PICKUP.lng)
+
+
+async def outcome(future: "asyncio.Future[Reply]") -> str:
+    """How a command ended, in one word: ok, or the code of its refusal or error."""
+    try:
+        async with asyncio.timeout(3_600):
+            reply = await future
+    except RequestError as error:
+        return error.code
+    return reply.code if isinstance(reply, Refused) else "ok"
+
+
+async def outcomes(*futures: "asyncio.Future[Reply]") -> list[str]:
+    """How each of several commands ended."""
+    return [await outcome(future) for future in futures]
+
+
+def data(reply: Reply) -> Mapping[str, Json]:
+    """What a command that was carried out was answered with."""
+    assert isinstance(reply, Done), reply
+    return reply.data

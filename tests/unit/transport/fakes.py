@@ -1,0 +1,207 @@
+"""What transport asks of others, small enough to look into: the journal and the hub are real ones."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from haulcast.domain.commands import Command, Create
+from haulcast.domain.fleet import Driver, Transporter, Vehicle
+from haulcast.domain.geo import Point
+from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
+from haulcast.domain.replies import Json, Reply
+from haulcast.domain.settings import TenantSettings
+from haulcast.errors import ErrorCode, RequestError
+from haulcast.ports import Origin, Role
+from haulcast.storage.memory.journal import MemoryJournal
+from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
+from haulcast.transport.hub import Hub
+from haulcast.transport.metrics import TransportMetrics
+from haulcast.transport.services import Services
+from haulcast.transport.session import Limits
+
+ACME = TenantId("acme")
+KEYS = KeyRing([Key("test", Algorithm.HS256, "a secret of at least thirty-two bytes")])
+FAR_MS = 4_000_000_000_000
+
+
+def principal(role: Role, user_id: str, tenant_id: TenantId = ACME) -> Principal:
+    return Principal(tenant_id, role, user_id, FAR_MS)
+
+
+def make_metrics(registry: CollectorRegistry) -> TransportMetrics:
+    return TransportMetrics(
+        connections=Gauge("connections", "-", registry=registry),
+        requests=Counter("requests", "-", ["type", "outcome"], registry=registry),
+        request_latency_s=Histogram("latency", "-", ["type"], registry=registry),
+        bad_frames=Counter("bad_frames", "-", ["code"], registry=registry),
+        frames_sent=Counter("frames", "-", registry=registry),
+        bytes_sent=Counter("bytes", "-", registry=registry),
+        closes=Counter("closes", "-", ["code"], registry=registry),
+        slow_consumers=Counter("slow", "-", registry=registry),
+    )
+
+
+class ManualClock:
+    """Time that only passes when it is told to. `monotonic_s` may be the loop's, for tests over sockets."""
+
+    def __init__(self, *, real: bool = False) -> None:
+        self.s = 1000.0
+        self.real = real
+
+    def now_ms(self) -> int:
+        return 1_790_000_000_000 + int(self.monotonic_s() * 1000)
+
+    def monotonic_s(self) -> float:
+        return asyncio.get_running_loop().time() if self.real else self.s
+
+
+@dataclass
+class FakeDispatcher:
+    """Notes what it is asked. Its futures are answered by the test."""
+
+    asked: list[tuple[BroadcastId, Command, Origin]] = field(default_factory=list)
+    futures: "list[asyncio.Future[Reply]]" = field(default_factory=list)
+
+    def create(self, command: Create, origin: Origin) -> "asyncio.Future[Reply]":
+        return self.ask(command.tenant_id, command.broadcast_id, command, origin)
+
+    def ask(
+        self, tenant_id: TenantId, broadcast_id: BroadcastId, command: Command, origin: Origin
+    ) -> "asyncio.Future[Reply]":
+        assert tenant_id == origin.key.tenant_id
+        self.asked.append((broadcast_id, command, origin))
+        self.futures.append(asyncio.get_running_loop().create_future())
+        return self.futures[-1]
+
+
+@dataclass
+class FakeAvailability:
+    """Notes what it is told."""
+
+    online: set[TransporterId] = field(default_factory=set)
+    reports: list[tuple[Vehicle, Point]] = field(default_factory=list)
+    heard: list[TransporterId] = field(default_factory=list)
+
+    async def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
+        changed = transporter_id not in self.online
+        self.online.add(transporter_id)
+        return changed
+
+    async def go_offline(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
+        changed = transporter_id in self.online
+        self.online.discard(transporter_id)
+        return changed
+
+    def report(self, tenant_id: TenantId, vehicle: Vehicle, position: Point) -> None:
+        self.reports.append((vehicle, position))
+
+    def heard_from(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        self.heard.append(transporter_id)
+
+
+class FakeTenants:
+    """The tenants that there are."""
+
+    def __init__(self, *names: TenantId) -> None:
+        self.names = set(names)
+
+    async def settings_of(self, tenant_id: TenantId) -> TenantSettings:
+        if tenant_id not in self.names:
+            raise RequestError(ErrorCode.TENANT_NOT_FOUND)
+        return TenantSettings()
+
+
+class FakeHealth:
+    """As healthy as it is told to be."""
+
+    is_ready = True
+
+    def live(self) -> bool:
+        return True
+
+    async def ready(self) -> bool:
+        return self.is_ready
+
+    async def detailed(self) -> Mapping[str, Json]:
+        return {"status": "ok" if self.is_ready else "draining"}
+
+
+class WatchedJournal(MemoryJournal):
+    """Counts the fleet reads, and holds them while `gate` is cleared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fleet_reads = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def read_vehicle(self, tenant_id: TenantId, vehicle_id: VehicleId) -> Vehicle | None:
+        self.fleet_reads += 1
+        vehicle = await super().read_vehicle(tenant_id, vehicle_id)
+        await self.gate.wait()
+        return vehicle
+
+    async def read_driver(self, tenant_id: TenantId, driver_id: DriverId) -> Driver | None:
+        self.fleet_reads += 1
+        return await super().read_driver(tenant_id, driver_id)
+
+
+@dataclass
+class World:
+    """Services with everything that tests look into."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    journal: WatchedJournal = field(default_factory=WatchedJournal)
+    dispatcher: FakeDispatcher = field(default_factory=FakeDispatcher)
+    availability: FakeAvailability = field(default_factory=FakeAvailability)
+    tenants: FakeTenants = field(default_factory=lambda: FakeTenants(ACME))
+    health: FakeHealth = field(default_factory=FakeHealth)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        deliveries = Counter("deliveries", "-", ["kind"], registry=self.registry)
+        self.hub = Hub(self.journal, self.clock, incarnation=1, deliveries=deliveries)
+        self.services = Services(
+            journal=self.journal,
+            dispatcher=self.dispatcher,
+            availability=self.availability,
+            hub=self.hub,
+            tenants=self.tenants,
+            clock=self.clock,
+            keys=KEYS,
+            metrics=make_metrics(self.registry),
+            health=self.health,
+            new_broadcast_id=lambda: BroadcastId("b-new"),
+            registry=self.registry,
+        )
+
+    def with_(self, **changes: Any) -> Services:
+        """The services with some replaced."""
+        return replace(self.services, **changes)
+
+    async def add_fleet(self) -> None:
+        """t1 owns v1 and employs d1; t2 owns v2 and employs d2."""
+        for number in "12":
+            transporter_id = TransporterId(f"t{number}")
+            await self.journal.put_fleet(
+                ACME,
+                [
+                    Transporter(transporter_id),
+                    Vehicle(VehicleId(f"v{number}"), transporter_id, "flatbed"),
+                    Driver(DriverId(f"d{number}"), transporter_id),
+                ],
+            )
+
+    def count(self, name: str, **labels: str) -> float:
+        """A metric's value."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def token(role: Role, user: str, tenant: str = "acme", *, clock: ManualClock, lifetime_s: int = 3600) -> str:
+    return KEYS.sign(tenant=tenant, role=role, user=user, now_ms=clock.now_ms(), lifetime_s=lifetime_s)
+
+
+FAST = Limits(hello_within_s=0.2, ping_after_s=0.1, silence_s=0.3, close_within_s=0.2, greeting_within_s=0.2)

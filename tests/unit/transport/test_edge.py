@@ -1,0 +1,657 @@
+"""The edge over real sockets: what a client sees of connections and calls. Only the actors behind it are fakes."""
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType, web
+from structlog.testing import capture_logs
+
+from haulcast.domain.replies import Done, Refusal, Refused
+from haulcast.errors import ERRORS, ErrorCode, JournalUnavailable, RequestError
+from haulcast.ports import Role
+from haulcast.transport.http import ROUTES, Edge
+from haulcast.transport.services import Services
+from haulcast.transport.session import Limits
+from tests.unit.transport.fakes import FAST, ManualClock, World, token
+
+CREATE = {
+    "pickup": {"lat": 28.61, "lng": 77.2},
+    "drop": {"lat": 1, "lng": 2},
+    "trucks": [{"vehicle_type": "flatbed", "count": 1}],
+}
+
+
+class Client:
+    """One WebSocket of a test."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+
+    async def ask(self, request_id: str, request_type: str, **data: Any) -> None:
+        await self.socket.send_json({"id": request_id, "type": request_type, "data": data})
+
+    async def next(self) -> dict[str, Any]:
+        message = await self.socket.receive(timeout=5)
+        assert message.type is WSMsgType.TEXT, message
+        decoded: dict[str, Any] = json.loads(message.data)
+        return decoded
+
+    async def reply(self, request_id: str | None) -> dict[str, Any]:
+        while True:
+            frame = await self.next()
+            if "re" in frame and frame["re"] == request_id:
+                return frame
+
+    async def closed(self) -> tuple[int, str]:
+        """The close code and reason; frames before it are passed over."""
+        while (message := await self.socket.receive(timeout=5)).type is not WSMsgType.CLOSE:
+            assert message.type in (WSMsgType.TEXT, WSMsgType.PING), message
+        return message.data, message.extra or ""
+
+
+class Server:
+    """An edge that listens, and who can talk to it."""
+
+    def __init__(self, world: World, http: aiohttp.ClientSession, url: str, edge: Edge) -> None:
+        self.world, self.http, self.url, self.edge = world, http, url, edge
+
+    def token(self, role: Role, user: str, **more: Any) -> str:
+        return token(role, user, clock=self.world.clock, **more)
+
+    async def connect(self, **options: Any) -> Client:
+        return Client(await self.http.ws_connect(self.url + "/v1/ws", autoping=False, **options))
+
+    async def greeted(self, role: Role, user: str, **data: Any) -> Client:
+        client = await self.connect()
+        await client.ask("hello", "hello", token=self.token(role, user), **data)
+        assert (await client.next())["ok"]
+        return client
+
+    async def call(
+        self, method: str, path: str, role: Role | None = None, user: str = "u1", body: Any = None, **headers: str
+    ) -> tuple[int, Any]:
+        if role is not None:
+            headers["Authorization"] = "Bearer " + self.token(role, user)
+        data = body if isinstance(body, bytes | None) else json.dumps(body)
+        async with self.http.request(method, self.url + path, data=data, headers=headers) as response:
+            assert response.content_type == "application/json", await response.text()
+            return response.status, await response.json()
+
+
+@asynccontextmanager
+async def serving(change: Callable[[World], Services] = lambda world: world.services) -> AsyncIterator[Server]:
+    """A server; afterwards nothing of it may be left."""
+    world = World(clock=ManualClock(real=True))
+    await world.add_fleet()
+    edge = Edge(change(world))
+    runner = web.AppRunner(edge.app, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        async with aiohttp.ClientSession() as http:
+            yield Server(world, http, f"http://{host}:{port}", edge)
+            await edge.close()
+    finally:
+        await runner.cleanup()
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    assert world.hub.connection_count == 0
+    assert world.count("connections") == 0
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with capture_logs():
+        yield
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+class TestHello:
+    async def test_is_answered_first_and_then_come_the_snapshots(self, server: Server) -> None:
+        client = await server.connect(protocols=("other", "haulcast.v1.json"))
+        assert client.socket.protocol == "haulcast.v1.json"
+        await client.ask("r1", "hello", token=server.token(Role.TRANSPORTER, "t1"))
+        first, second = await client.next(), await client.next()
+        data = first["data"]
+        assert first == {"re": "r1", "ok": True, "data": data}
+        assert data.pop("session")
+        assert abs(data.pop("server_time") - server.world.clock.now_ms()) < 1000
+        assert data == {
+            "role": "transporter",
+            "user": "t1",
+            "tenant": "acme",
+            "heartbeat_s": 25,
+            "topics": ["feed:t1"],
+        }
+        assert (second["type"], second["topic"]) == ("snapshot", "feed:t1")
+        assert server.world.availability.heard == ["t1"]
+
+    @pytest.mark.parametrize(
+        ("given", "code", "close"),
+        [
+            ({"tenant": "nowhere"}, "TENANT_NOT_FOUND", 4003),
+            ({"lifetime_s": -1}, "UNAUTHENTICATED", 4001),
+        ],
+    )
+    async def test_with_a_token_that_is_no_good_closes(
+        self, server: Server, given: dict[str, Any], code: str, close: int
+    ) -> None:
+        client = await server.connect()
+        await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1", **given))
+        reply = await client.next()
+        assert (reply["re"], reply["ok"], reply["error"]["code"]) == ("r1", False, code)
+        assert (await client.closed())[0] == close
+
+    async def test_of_an_admin_needs_no_tenant(self, server: Server) -> None:
+        client = await server.connect()
+        await client.ask("r1", "hello", token=server.token(Role.ADMIN, "root", tenant="nowhere"))
+        assert (await client.next())["ok"]
+
+    @pytest.mark.parametrize("error", [JournalUnavailable(), RuntimeError("bug")])
+    async def test_that_could_not_be_answered_may_be_sent_again(self, server: Server, error: Exception) -> None:
+        known = server.world.tenants.settings_of
+        server.world.services.tenants.settings_of = _raising(error)  # type: ignore[method-assign, assignment]
+        client = await server.connect()
+        await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1"))
+        expected = "UNAVAILABLE" if isinstance(error, JournalUnavailable) else "INTERNAL"
+        assert (await client.next())["error"]["code"] == expected
+        server.world.services.tenants.settings_of = known  # type: ignore[method-assign]
+        await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1"))
+        assert (await client.next())["ok"]
+
+    async def test_that_fails_half_way_leaves_no_subscription_and_shows_nothing(self, server: Server) -> None:
+        greet = server.world.hub.greet
+
+        async def fail(*arguments: Any) -> list[str]:
+            await greet(*arguments)
+            raise JournalUnavailable
+
+        server.world.hub.greet = fail  # type: ignore[method-assign, assignment]
+        client = await server.connect()
+        await client.ask("r1", "hello", token=server.token(Role.TRANSPORTER, "t1"))
+        assert (await client.next())["error"]["code"] == "UNAVAILABLE"
+        assert (server.world.hub.connection_count, server.world.hub.topic_count) == (0, 0)
+        server.world.hub.greet = greet  # type: ignore[method-assign]
+        await client.ask("r2", "hello", token=server.token(Role.TRANSPORTER, "t1"))
+        assert (await client.next())["re"] == "r2"
+
+    async def test_that_takes_too_long_is_answered_unavailable(self) -> None:
+        async with serving(lambda world: world.with_(limits=FAST)) as server:
+            server.world.services.tenants.settings_of = _hanging  # type: ignore[method-assign, assignment]
+            client = await server.connect()
+            await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1"))
+            assert (await client.next())["error"]["code"] == "UNAVAILABLE"
+            assert (await client.closed())[0] == 4004
+
+    async def test_may_be_followed_by_requests_without_waiting(self, server: Server) -> None:
+        client = await server.connect()
+        await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1"))
+        await client.ask("r2", "ping")
+        assert [(await client.next())["re"], (await client.next())["re"]] == ["r1", "r2"]
+
+    async def test_from_a_sixth_connection_closes_the_oldest(self, server: Server) -> None:
+        clients = [await server.greeted(Role.DRIVER, "d1") for _ in range(5)]
+        others = await asyncio.gather(*(server.greeted(Role.DRIVER, "d1") for _ in range(2)))
+        assert [(await client.closed())[0] for client in clients[:2]] == [4009, 4009]
+        for client in (*clients[2:], *others):
+            await client.ask("r", "ping")
+            await client.reply("r")
+
+
+class TestClosing:
+    @pytest.mark.parametrize("frame", ["ping", b"binary"])
+    async def test_a_first_frame_that_is_no_hello(self, server: Server, frame: str | bytes) -> None:
+        client = await server.connect()
+        if isinstance(frame, bytes):
+            await client.socket.send_bytes(frame)
+        else:
+            await client.ask("r1", frame)
+        assert (await client.closed())[0] == (4005 if isinstance(frame, bytes) else 4004)
+
+    async def test_without_a_hello(self) -> None:
+        async with serving(lambda world: world.with_(limits=FAST)) as server:
+            assert (await (await server.connect()).closed())[0] == 4004
+
+    async def test_a_silent_client_is_pinged_and_closed_and_one_that_answers_is_not(self) -> None:
+        async with serving(lambda world: world.with_(limits=FAST)) as server:
+            silent, alive = await server.greeted(Role.DRIVER, "d1"), await server.greeted(Role.DRIVER, "d2")
+            seen: list[WSMsgType] = []
+
+            async def answer() -> None:
+                while (message := await alive.socket.receive()).type is not WSMsgType.CLOSE:
+                    seen.append(message.type)
+                    if message.type is WSMsgType.PING:
+                        await alive.socket.pong(message.data)
+
+            answering = asyncio.create_task(answer())
+            assert (await silent.closed())[0] == 4202
+            await until(lambda: seen.count(WSMsgType.PING) >= 6)
+            assert not alive.socket.closed
+            await server.edge.close()
+            await answering
+
+    async def test_at_the_end_of_the_token(self, server: Server) -> None:
+        client = await server.connect()
+        await client.ask("r1", "hello", token=server.token(Role.DRIVER, "d1", lifetime_s=1))
+        assert (await client.next())["ok"]
+        assert await client.closed() == (4001, "token expired")
+
+    async def test_draining_says_when_to_come_back_and_turns_newcomers_away(self, server: Server) -> None:
+        client = await server.greeted(Role.DRIVER, "d1")
+        closing = asyncio.create_task(server.edge.close(retry_in_s=3))
+        assert await client.closed() == (4200, "retry_in_s=3")
+        await closing
+        assert await (await server.connect()).closed() == (4200, "retry_in_s=3")
+
+    async def test_draining_is_spread_over_time(self, server: Server) -> None:
+        clients = [await server.greeted(Role.DRIVER, f"d{number}") for number in range(8)]
+        times = []
+
+        async def watch(client: Client) -> None:
+            await client.closed()
+            times.append(asyncio.get_running_loop().time())
+
+        watching = [asyncio.create_task(watch(client)) for client in clients]
+        await server.edge.close(spread_s=0.4)
+        await asyncio.gather(*watching)
+        assert max(times) - min(times) > 0.25
+
+    async def test_what_was_sent_before_the_close_arrives_before_it(self, server: Server) -> None:
+        client = await server.greeted(Role.DRIVER, "d1")
+        await client.ask("r1", "ping")
+        await client.socket.send_bytes(b"x")
+        assert (await client.reply("r1"))["ok"]
+        assert (await client.closed())[0] == 4005
+
+    async def test_a_client_that_does_not_read_is_a_slow_consumer_and_is_cut_off(self) -> None:
+        async with serving(lambda world: world.with_(limits=replace(FAST, max_queued_bytes=100_000))) as server:
+            client = await server.greeted(Role.DRIVER, "d1")
+            (connection,) = server.world.hub._subscribed
+            assert client.socket._conn is not None
+            transport = client.socket._conn.transport
+            assert transport is not None
+            transport.pause_reading()
+            while server.world.hub.connection_count:
+                connection.send(b"\x81\x7e\xea\x60" + b"x" * 60_000)
+                await asyncio.sleep(0)
+            assert server.world.count("slow_total") == 1
+            transport.abort()
+
+    async def test_a_peer_that_never_answers_the_close_is_cut_off(self) -> None:
+        async with serving(lambda world: world.with_(limits=FAST)) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+            writer.write(
+                b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+            everything = await asyncio.wait_for(reader.read(), 5)
+            assert struct.pack("!H", 4004) in everything
+            writer.close()
+            await writer.wait_closed()
+
+    @pytest.mark.parametrize(("frame", "close"), [("x" * 65_537, 1009), (b"\x81\x81\0\0\0\0\xff", 1007)])
+    async def test_frames_that_are_no_frames(self, server: Server, frame: str | bytes, close: int) -> None:
+        client = await server.greeted(Role.DRIVER, "d1")
+        if isinstance(frame, bytes):
+            assert client.socket._conn is not None
+            assert client.socket._conn.transport is not None
+            client.socket._conn.transport.write(frame)
+        else:
+            await client.socket.send_str(frame)
+        assert (await client.closed())[0] == close
+
+    async def test_nothing_is_left_when_the_client_just_goes(self, server: Server) -> None:
+        client = await server.greeted(Role.TRANSPORTER, "t1")
+        server.world.journal.gate.clear()
+        await client.ask("r1", "location", vehicle_id="v1", lat=1, lng=1)
+        await until(lambda: server.world.journal.fleet_reads == 1)
+        assert client.socket._conn is not None
+        assert client.socket._conn.transport is not None
+        client.socket._conn.transport.abort()
+        await until(lambda: server.world.hub.connection_count == 0)
+        server.world.journal.gate.set()
+
+
+class TestOrigins:
+    @pytest.mark.parametrize(
+        ("listed", "origin", "allowed"),
+        [
+            ((), None, True),
+            ((), "https://evil.example", False),
+            (("https://app.example",), "https://app.example", True),
+            (("https://app.example",), "https://APP.example", True),
+            (("https://app.example",), "https://app.example.evil", False),
+            (("https://app.example",), "http://app.example", False),
+            (("https://app.example",), "null", False),
+            (("*",), "https://any.example", True),
+            ((), "OWN", True),
+        ],
+    )
+    async def test_decide_who_may_connect_and_call(
+        self, listed: tuple[str, ...], origin: str | None, allowed: bool
+    ) -> None:
+        async with serving(lambda world: world.with_(origins=frozenset(listed))) as server:
+            origin = server.url if origin == "OWN" else origin
+            client = await server.connect(origin=origin)
+            await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1"))
+            if allowed:
+                assert (await client.next())["ok"]
+            else:
+                assert await client.closed() == (4003, "origin not allowed")
+            if origin is not None:
+                preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+                async with server.http.options(server.url + "/v1/broadcasts", headers=preflight) as response:
+                    assert response.status == 204
+                    assert (response.headers.get("Access-Control-Allow-Origin") == origin) is allowed
+                async with server.http.get(server.url + "/health/live", headers={"Origin": origin}) as response:
+                    assert (response.headers.get("Access-Control-Allow-Origin") == origin) is allowed
+                    assert response.headers["Vary"] == "Origin"
+
+
+class TestRequests:
+    async def test_a_bad_frame_is_answered_and_the_connection_goes_on(self, server: Server) -> None:
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        await client.socket.send_str("{")
+        assert (await client.next())["error"]["code"] == "BAD_JSON"
+        await client.ask("r2", "no.such")
+        assert (await client.reply("r2"))["error"]["code"] == "UNKNOWN_TYPE"
+        await client.ask("r3", "broadcast.create", **{**CREATE, "pickup": {"lat": 91, "lng": 0}})
+        error = (await client.reply("r3"))["error"]
+        assert (error["code"], error["data"], error["retry"]) == ("BAD_REQUEST", {"field": "data.pickup.lat"}, False)
+        await client.ask("r4", "ping")
+        assert (await client.reply("r4"))["ok"]
+        assert server.world.count("bad_frames_total", code="BAD_JSON") == 1
+
+    async def test_replies_come_when_their_futures_end(self, server: Server) -> None:
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        await client.ask("r1", "broadcast.create", **CREATE)
+        await client.ask("r2", "broadcast.cancel", broadcast_id="b1")
+        await until(lambda: len(server.world.dispatcher.futures) == 2)
+        server.world.dispatcher.futures[1].set_result(Refused(Refusal.BROADCAST_NOT_FOUND))
+        assert (await client.next())["error"]["code"] == "BROADCAST_NOT_FOUND"
+        server.world.dispatcher.futures[0].set_result(Done({"broadcast_id": "b-new"}))
+        assert await client.next() == {"re": "r1", "ok": True, "data": {"broadcast_id": "b-new"}}
+        assert server.world.count("requests_total", type="broadcast.create", outcome="ok") == 1
+        assert server.world.count("requests_total", type="broadcast.cancel", outcome="BROADCAST_NOT_FOUND") == 1
+
+    @pytest.mark.parametrize(
+        ("failure", "code"),
+        [
+            (RequestError(ErrorCode.BUSY), "BUSY"),
+            (JournalUnavailable(), "UNAVAILABLE"),
+            (RuntimeError("secret of the payload"), "INTERNAL"),
+            (None, "UNAVAILABLE"),
+        ],
+    )
+    async def test_whatever_goes_wrong_is_answered(self, server: Server, failure: Exception | None, code: str) -> None:
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        await client.ask("r1", "broadcast.cancel", broadcast_id="b1")
+        await until(lambda: bool(server.world.dispatcher.futures))
+        if failure is None:
+            server.world.dispatcher.futures[0].cancel()
+        else:
+            server.world.dispatcher.futures[0].set_exception(failure)
+        error = (await client.next())["error"]
+        assert (error["code"], error["message"]) == (code, ERRORS[ErrorCode(code)].message)
+
+    async def test_an_answer_that_cannot_be_written_is_an_internal_error(self, server: Server) -> None:
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        await client.ask("r1", "broadcast.cancel", broadcast_id="b1")
+        await until(lambda: bool(server.world.dispatcher.futures))
+        server.world.dispatcher.futures[0].set_result(Done({"x": object()}))  # type: ignore[dict-item]
+        assert (await client.next())["error"]["code"] == "INTERNAL"
+
+    async def test_an_answer_after_the_end_hurts_nobody(self, server: Server) -> None:
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        for request_id in ("r1", "r2"):
+            await client.ask(request_id, "broadcast.cancel", broadcast_id="b1")
+        await until(lambda: len(server.world.dispatcher.futures) == 2)
+        await client.socket.close()
+        await until(lambda: server.world.hub.connection_count == 0)
+        first, second = server.world.dispatcher.futures
+        assert not first.cancelled()
+        first.set_result(Done())
+        second.set_exception(RequestError(ErrorCode.BUSY))
+        await asyncio.sleep(0)
+        assert server.world.count("requests_total", type="broadcast.cancel", outcome="ok") == 1
+
+    async def test_more_in_flight_than_allowed_are_busy(self) -> None:
+        async with serving(lambda world: world.with_(limits=Limits(max_in_flight=1))) as server:
+            client = await server.greeted(Role.CUSTOMER, "c1")
+            await client.ask("r1", "broadcast.cancel", broadcast_id="b1")
+            await client.ask("r2", "ping")
+            assert (await client.reply("r2"))["error"]["code"] == "BUSY"
+            server.world.dispatcher.futures[0].set_result(Done())
+            assert (await client.reply("r1"))["ok"]
+            await client.ask("r3", "ping")
+            assert (await client.reply("r3"))["ok"]
+
+    async def test_a_flood_is_refused_and_then_closed(self, server: Server) -> None:
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        for number in range(500):
+            await client.ask(str(number), "ping")
+        replies, last = [], None
+        while (last := await client.socket.receive(timeout=5)).type is WSMsgType.TEXT:
+            replies.append(json.loads(last.data))
+        assert last.data == 4129
+        assert [reply["re"] for reply in replies] == [str(number) for number in range(len(replies))]
+        assert sum(not reply["ok"] for reply in replies) == 201
+
+    async def test_topics_come_and_go(self, server: Server) -> None:
+        client = await server.greeted(Role.OPERATOR, "op1")
+        await client.ask("r1", "subscribe", topic="feed:t1")
+        frames = [await client.next(), await client.next()]
+        assert {frame.get("type", "reply") for frame in frames} == {"snapshot", "reply"}
+        await client.ask("r2", "subscribe", topic="broadcast:none")
+        assert (await client.reply("r2"))["error"]["code"] == "TOPIC_NOT_FOUND"
+        await client.ask("r3", "unsubscribe", topic="feed:t1")
+        assert (await client.reply("r3"))["data"] == {"topic": "feed:t1"}
+        assert server.world.hub.topic_count == 0
+
+    async def test_an_ack_is_silent_unless_it_could_not_be_meant(self, server: Server) -> None:
+        client = await server.greeted(Role.TRANSPORTER, "t1")
+        version = (await client.next())["version"]
+        await client.socket.send_json({"type": "ack", "data": {"topic": "feed:t1", "version": version}})
+        await client.ask("a2", "ack", topic="feed:gone", version=version)
+        await client.ask("r3", "ping")
+        assert (await client.next())["re"] == "r3"
+        await client.ask("a4", "ack", topic="feed:t1", version=[version[0] + 1, 0])
+        assert (await client.next())["error"]["code"] == "BAD_REQUEST"
+
+    async def test_pings_are_answered_in_order(self, server: Server) -> None:
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        await client.ask("r1", "ping")
+        await client.socket.ping(b"now")
+        await client.ask("r2", "ping")
+        got = [await client.socket.receive(timeout=5) for _ in range(3)]
+        assert [message.type for message in got] == [WSMsgType.TEXT, WSMsgType.PONG, WSMsgType.TEXT]
+        assert got[1].data == b"now"
+
+
+class TestLogs:
+    async def test_name_the_code_and_who_but_never_payload_or_token(self, server: Server) -> None:
+        with capture_logs() as lines:
+            client = await server.greeted(Role.CUSTOMER, "c1")
+            await client.ask("r1", "broadcast.create", **{**CREATE, "note": "SECRET" * 100})
+            await client.reply("r1")
+            await client.ask("r2", "broadcast.cancel", broadcast_id="SECRET")
+            await until(lambda: bool(server.world.dispatcher.futures))
+            server.world.dispatcher.futures[0].set_exception(RequestError(ErrorCode.BUSY))
+            await client.reply("r2")
+            bad = await server.connect()
+            await bad.ask("r3", "hello", token="SECRET")
+            await bad.closed()
+            await server.call("POST", "/v1/location", Role.DRIVER, "d1", {"vehicle_id": "SECRET!"})
+        assert "SECRET" not in repr(lines)
+        assert {"event": "frame_refused", "code": "BAD_REQUEST", "request_id": "r1", "log_level": "info"}.items() <= (
+            lines[0].items()
+        )
+        assert (lines[0]["tenant"], lines[0]["user"]) == ("acme", "c1")
+        assert [line.get("code") for line in lines] == ["BAD_REQUEST", "BUSY", 4001, "BAD_REQUEST"]
+
+
+class TestRest:
+    async def test_every_route_needs_a_token(self, server: Server) -> None:
+        for route in ROUTES:
+            status, body = await server.call(route.method, route.path.replace("{", "").replace("}", ""))
+            assert (status, body["error"]["code"]) == (401, "UNAUTHENTICATED"), route
+
+    @pytest.mark.parametrize(
+        "header", ["", "Bearer", "Bearer ", "Bearer x", "Basic dTpw", "bearer\tx", "Bearer x.y.z trailing"]
+    )
+    async def test_a_bad_token_is_refused(self, server: Server, header: str) -> None:
+        status, body = await server.call("GET", "/v1/offers", Authorization=header)
+        assert (status, body["error"]["code"]) == (401, "UNAUTHENTICATED")
+
+    async def test_a_command_is_answered_with_the_data_of_its_reply(self, server: Server) -> None:
+        calling = asyncio.create_task(
+            server.call("POST", "/v1/broadcasts", Role.CUSTOMER, "c1", CREATE, **{"Idempotency-Key": "k1"})
+        )
+        await until(lambda: bool(server.world.dispatcher.futures))
+        server.world.dispatcher.futures[0].set_result(Done({"broadcast_id": "b-new"}))
+        assert await calling == (201, {"broadcast_id": "b-new"})
+        assert server.world.dispatcher.asked[0][2].key.request_id == "k1"
+
+    async def test_same_request_by_socket_and_by_call_has_the_same_origin(self, server: Server) -> None:
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        await client.ask("k1", "broadcast.cancel", broadcast_id="b1")
+        key = {"Idempotency-Key": "k1"}
+        calling = asyncio.create_task(server.call("POST", "/v1/broadcasts/b1/cancel", Role.CUSTOMER, "c1", **key))
+        await until(lambda: len(server.world.dispatcher.futures) == 2)
+        (_, _, by_socket), (_, _, by_call) = server.world.dispatcher.asked
+        assert by_socket == by_call
+        server.world.dispatcher.futures[1].set_result(Refused(Refusal.BROADCAST_EXPIRED))
+        status, body = await calling
+        assert (status, body["error"]["code"]) == (410, "BROADCAST_EXPIRED")
+
+    @pytest.mark.parametrize("key", [None, "", "x" * 65, "é"])
+    async def test_a_command_needs_a_key(self, server: Server, key: str | None) -> None:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        status, body = await server.call("POST", "/v1/broadcasts", Role.CUSTOMER, "c1", CREATE, **headers)
+        assert (status, body["error"]["data"]) == (400, {"field": "header.Idempotency-Key"})
+
+    @pytest.mark.parametrize(
+        ("body", "expected"),
+        [
+            (b"{", ("BAD_JSON", {})),
+            (b"[]", ("BAD_JSON", {})),
+            ({"vehicle_id": "v1", "lat": 1}, ("BAD_REQUEST", {"field": "body.lng"})),
+        ],
+    )
+    async def test_a_bad_body_is_named(self, server: Server, body: Any, expected: tuple[str, Any]) -> None:
+        status, answer = await server.call("POST", "/v1/location", Role.TRANSPORTER, "t1", body)
+        assert status == 400
+        assert (answer["error"]["code"], answer["error"]["data"]) == expected
+
+    async def test_a_body_that_is_too_large_is_refused(self, server: Server) -> None:
+        status, answer = await server.call("POST", "/v1/location", Role.TRANSPORTER, "t1", b" " * 65_537)
+        assert (status, answer["error"]["code"]) == (413, "BAD_REQUEST")
+
+    @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nope", "/v1/broadcasts/", "/v1/broadcasts/a/b/c"])
+    async def test_nothing_there(self, server: Server, path: str) -> None:
+        status, body = await server.call("GET", path)
+        assert (status, body["error"]["code"]) == (404, "NOT_FOUND")
+
+    async def test_a_method_that_an_address_does_not_take(self, server: Server) -> None:
+        status, body = await server.call("DELETE", "/v1/broadcasts")
+        assert (status, body["error"]["message"]) == (405, "This address takes GET, POST.")
+
+    async def test_fleet_and_location(self, server: Server) -> None:
+        operator = (Role.OPERATOR, "op1")
+        assert await server.call("PUT", "/v1/fleet/transporters/t9", *operator, {"name": "Nine"}) == (
+            200,
+            {"transporter_id": "t9", "name": "Nine"},
+        )
+        vehicle = {"transporter_id": "t9", "vehicle_type": "reefer"}
+        assert (await server.call("PUT", "/v1/fleet/vehicles/v9", *operator, vehicle))[0] == 200
+        assert (await server.call("PUT", "/v1/fleet/drivers/d9", *operator, {"transporter_id": "t9"}))[0] == 200
+        here = {"vehicle_id": "v9", "lat": 1, "lng": 2}
+        assert await server.call("POST", "/v1/location", Role.DRIVER, "d9", here) == (200, {})
+        assert (await server.call("PUT", "/v1/fleet/drivers/no%20id", *operator, {"transporter_id": "t9"}))[1]["error"][
+            "data"
+        ] == {"field": "path.driver_id"}
+
+    async def test_tenants_in_production(self, server: Server) -> None:
+        """A token of a tenant that nobody has created is refused; an admin's is not, or there would never be one."""
+        server.world.tenants.names.clear()
+        status, body = await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1")
+        assert (status, body["error"]["code"]) == (403, "TENANT_NOT_FOUND")
+        assert (await server.call("PUT", "/v1/tenants/new", Role.ADMIN, "root"))[0] == 201
+        assert (await server.call("PUT", "/v1/tenants/new", Role.ADMIN, "root", {}))[0] == 200
+        other = {"settings": {"toggle_limit": 1}}
+        assert (await server.call("PUT", "/v1/tenants/new", Role.ADMIN, "root", other))[0] == 409
+
+    async def test_errors_that_may_pass_say_when_to_try_again(self, server: Server) -> None:
+        calling = server.http.post(
+            server.url + "/v1/broadcasts/b1/cancel",
+            headers={"Authorization": "Bearer " + server.token(Role.CUSTOMER, "c1"), "Idempotency-Key": "k"},
+        )
+        answering = asyncio.ensure_future(calling)
+        await until(lambda: bool(server.world.dispatcher.futures))
+        server.world.dispatcher.futures[0].set_exception(RequestError(ErrorCode.BUSY))
+        async with await answering as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "1")
+            assert response.headers["Server"] == "haulcast"
+
+    async def test_offers_and_broadcasts(self, server: Server) -> None:
+        assert await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1") == (200, {"offers": {}, "trips": {}})
+        assert await server.call("GET", "/v1/broadcasts", Role.CUSTOMER, "c1") == (200, {"broadcasts": []})
+        status, body = await server.call("GET", "/v1/broadcasts/none", Role.OPERATOR, "op1")
+        assert (status, body["error"]["code"]) == (404, "BROADCAST_NOT_FOUND")
+
+
+class TestOperations:
+    async def test_health_and_metrics_need_no_token(self, server: Server) -> None:
+        assert await server.call("GET", "/health/live") == (200, {"status": "ok"})
+        assert await server.call("GET", "/health/ready") == (200, {"status": "ok"})
+        server.world.health.is_ready = False
+        assert await server.call("GET", "/health/ready") == (503, {"status": "unavailable"})
+        assert await server.call("GET", "/health/detailed") == (200, {"status": "draining"})
+        async with server.http.get(server.url + "/metrics") as response:
+            assert response.status == 200
+            assert response.headers["Content-Type"].startswith("text/plain")
+            assert "connections 0.0" in await response.text()
+
+    @pytest.mark.parametrize("protocols", [(), ("haulcast.v1.json",)])
+    async def test_the_subprotocol_may_be_left_out(self, server: Server, protocols: tuple[str, ...]) -> None:
+        client = await server.connect(protocols=protocols)
+        await client.ask("r", "hello", token=server.token(Role.CUSTOMER, "c1"))
+        assert (await client.next())["ok"]
+
+    async def test_a_client_that_speaks_only_another_protocol_is_refused(self, server: Server) -> None:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await server.connect(protocols=("haulcast.v9.cbor",))
+        assert caught.value.status == 400
+
+    async def test_a_plain_request_for_the_socket_is_refused(self, server: Server) -> None:
+        status, body = await server.call("GET", "/v1/ws")
+        assert (status, body["error"]["data"]) == (400, {"field": "Upgrade"})
+
+
+def _raising(error: Exception) -> Callable[..., Awaitable[Any]]:
+    async def fail(*arguments: Any) -> Any:
+        raise error
+
+    return fail
+
+
+async def _hanging(*arguments: Any) -> Any:
+    await asyncio.Event().wait()

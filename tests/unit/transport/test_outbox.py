@@ -1,0 +1,327 @@
+"""The outbox against a transport that only notes what it is told, then against aiohttp over a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import cast
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from haulcast.transport.codec import frame, ping_frame
+from haulcast.transport.metrics import TransportMetrics
+from haulcast.transport.outbox import Flusher, Outbox
+from tests.unit.transport.fakes import make_metrics
+
+LIMIT = 1000
+
+
+class NotingTransport:
+    """Notes writes. Its buffer holds what it is told it holds: real ones empty themselves."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.buffered = 0
+        self.closing = False
+        self.broken = False
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        if self.broken:
+            raise OSError("broken")
+        assert not self.closing, "a closing transport is not written to"
+        self.writes.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Sender:
+    """An outbox with its transport, and how often it overflowed."""
+
+    def __init__(self, flusher: Flusher, limit: int = LIMIT) -> None:
+        self.transport = NotingTransport()
+        self.overflows = 0
+        self.outbox = Outbox(cast(asyncio.Transport, self.transport), flusher, limit, self._overflow)
+
+    def _overflow(self) -> None:
+        self.overflows += 1
+
+
+@pytest.fixture
+def metrics() -> TransportMetrics:
+    return make_metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def flusher(metrics: TransportMetrics) -> Flusher:
+    return Flusher(metrics)
+
+
+async def tick() -> None:
+    """Let everything run that is scheduled now."""
+    await asyncio.sleep(0)
+
+
+class TestTicks:
+    async def test_what_is_sent_in_one_tick_leaves_in_one_write_at_its_end(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        for payload in (b"a", b"b", b"c"):
+            sender.outbox.send(payload)
+        assert sender.transport.writes == []
+        await tick()
+        assert sender.transport.writes == [b"abc"]
+        await tick()
+        sender.outbox.send(b"d")
+        await tick()
+        assert sender.transport.writes == [b"abc", b"d"]
+
+    async def test_what_leaves_is_counted(self, flusher: Flusher, metrics: TransportMetrics) -> None:
+        first, second = Sender(flusher), Sender(flusher)
+        first.outbox.send(b"ab")
+        second.outbox.send(b"cde")
+        first.outbox.send(b"f")
+        await tick()
+        assert _value(metrics.frames_sent) == 3
+        assert _value(metrics.bytes_sent) == 6
+
+    async def test_many_sockets_take_several_turns_and_none_is_left_out(self, metrics: TransportMetrics) -> None:
+        flusher = Flusher(metrics, sockets_per_turn=10)
+        senders = [Sender(flusher) for _ in range(25)]
+        for sender in senders:
+            sender.outbox.send(b"x")
+        written = []
+        for _ in range(4):
+            written.append(sum(bool(sender.transport.writes) for sender in senders))
+            await tick()
+        assert written == [0, 10, 20, 25]
+
+    async def test_frames_for_a_socket_that_waits_for_its_turn_join_the_same_write(
+        self, metrics: TransportMetrics
+    ) -> None:
+        flusher = Flusher(metrics, sockets_per_turn=1)
+        first, second = Sender(flusher), Sender(flusher)
+        first.outbox.send(b"x")
+        second.outbox.send(b"a")
+        await tick()
+        second.outbox.send(b"b")
+        first.outbox.send(b"y")
+        await tick()
+        assert second.transport.writes == [b"ab"]
+        await tick()
+        assert first.transport.writes == [b"x", b"y"]
+
+    async def test_what_a_full_flush_leaves_room_for_still_goes_out_later(self, metrics: TransportMetrics) -> None:
+        """The flusher starts again after it had nothing to do."""
+        flusher = Flusher(metrics, sockets_per_turn=1)
+        sender = Sender(flusher)
+        for number in range(5):
+            sender.outbox.send(b"%d" % number)
+            await tick()
+            await tick()
+        assert sender.transport.writes == [b"0", b"1", b"2", b"3", b"4"]
+
+    async def test_a_broken_socket_does_not_keep_others_from_being_written_to(self, flusher: Flusher) -> None:
+        broken, fine = Sender(flusher), Sender(flusher)
+        broken.transport.broken = True
+        broken.outbox.send(b"x")
+        fine.outbox.send(b"y")
+        await tick()
+        assert broken.transport.aborted
+        assert fine.transport.writes == [b"y"]
+
+    async def test_a_closing_transport_is_not_written_to(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.outbox.send(b"x")
+        sender.transport.closing = True
+        await tick()
+        assert sender.transport.writes == []
+
+    async def test_flush_now_does_not_wait_for_the_end_of_the_tick(
+        self, flusher: Flusher, metrics: TransportMetrics
+    ) -> None:
+        sender = Sender(flusher)
+        sender.outbox.send(b"x")
+        sender.outbox.flush_now()
+        assert sender.transport.writes == [b"x"]
+        await tick()
+        assert sender.transport.writes == [b"x"]
+        assert _value(metrics.frames_sent) == 1
+
+
+class TestBound:
+    async def test_counts_what_waits_here_and_in_the_transport(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.transport.buffered = 600
+        sender.outbox.send(b"x" * 300)
+        sender.outbox.send(b"x" * 100)
+        assert sender.overflows == 0
+        sender.outbox.send(b"x")
+        assert sender.overflows == 1
+
+    async def test_beyond_it_nothing_is_kept_and_the_overflow_is_told_once(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.outbox.send(b"early")
+        sender.outbox.send(b"x" * LIMIT)
+        sender.outbox.send(b"late")
+        sender.outbox.send(b"x" * LIMIT)
+        assert sender.overflows == 1
+        await tick()
+        assert sender.transport.writes == []
+
+    async def test_what_has_left_no_longer_counts(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        for _ in range(10):
+            sender.outbox.send(b"x" * 900)
+            await tick()
+        assert sender.overflows == 0
+
+    async def test_holds_for_what_is_held(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.outbox.hold()
+        sender.outbox.send(b"x" * 600)
+        sender.outbox.send(b"x" * 600)
+        assert sender.overflows == 1
+
+
+class TestHolding:
+    async def test_what_is_held_waits_for_its_release_and_comes_after_the_first(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.outbox.send(b"a")
+        sender.outbox.hold()
+        sender.outbox.send(b"c")
+        await tick()
+        await tick()
+        assert sender.transport.writes == []
+        sender.outbox.release(b"b")
+        await tick()
+        assert b"".join(sender.transport.writes) == b"bac"
+        sender.outbox.send(b"d")
+        await tick()
+        assert b"".join(sender.transport.writes) == b"bacd"
+
+    async def test_what_was_held_may_be_dropped(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.outbox.hold()
+        sender.outbox.send(b"dropped")
+        sender.outbox.release(b"x", keep=False)
+        await tick()
+        assert sender.transport.writes == [b"x"]
+
+    async def test_closed_drops_what_waits_and_takes_nothing(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.outbox.send(b"x")
+        sender.outbox.close()
+        sender.outbox.send(b"y")
+        await tick()
+        assert sender.transport.writes == []
+        assert sender.overflows == 0
+
+
+# --- What is relied on of aiohttp, over a real socket ----------------------------------------------------------------
+
+Serve = Callable[[web.Request, web.WebSocketResponse], Awaitable[None]]
+
+
+@asynccontextmanager
+async def connected(serve: Serve) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A client of a server that answers every WebSocket as `serve` says, set up as haulcast does it. The client asks
+    for compression and must not get it."""
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=65_536)
+        await socket.prepare(request)
+        await serve(request, socket)
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/", handle)
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    try:
+        async with (
+            aiohttp.ClientSession() as client,
+            client.ws_connect(f"http://{host}:{port}/", compress=15, autoping=False) as socket,
+        ):
+            yield socket
+    finally:
+        await runner.cleanup()
+
+
+class TestWithAiohttp:
+    async def test_frames_of_both_writers_arrive_whole_and_in_order(self, flusher: Flusher) -> None:
+        """Ours and aiohttp's by turns: what aiohttp writes must go at once to the transport that we write to, unmasked
+        and uncompressed, as the client expects of what it has agreed on."""
+        payloads = [f"{number}:" + "x" * size for number, size in enumerate([0, 10, 125, 126, 4000, 65_535, 70_000])]
+
+        async def serve(request: web.Request, socket: web.WebSocketResponse) -> None:
+            assert request.transport is not None
+            outbox = Outbox(request.transport, flusher, 10**7, pytest.fail)
+            for payload in payloads:
+                outbox.send(frame(payload.encode()))
+                outbox.send(ping_frame(b"ours"))
+                outbox.flush_now()
+                await socket.send_str("aiohttp " + payload)
+                await socket.ping(b"theirs")
+            outbox.send(frame(b"last"))
+            outbox.flush_now()
+            await socket.close(code=4200, message=b"done")
+
+        async with connected(serve) as client:
+            assert client.compress == 0
+            for payload in payloads:
+                got = [await client.receive(timeout=5) for _ in range(4)]
+                assert [message.data for message in got] == [payload, b"ours", "aiohttp " + payload, b"theirs"]
+            assert (await client.receive(timeout=5)).data == "last"
+            closing = await client.receive(timeout=5)
+            assert (closing.data, closing.extra) == (4200, "done")
+
+    async def test_request_transport_is_what_aiohttp_writes_to(self, flusher: Flusher) -> None:
+        done = asyncio.Event()
+
+        async def serve(request: web.Request, socket: web.WebSocketResponse) -> None:
+            assert socket._writer is not None
+            assert request.transport is socket._writer.transport
+            assert not socket._writer.use_mask
+            assert not socket._writer.compress
+            done.set()
+
+        async with connected(serve) as client:
+            await asyncio.wait_for(done.wait(), 5)
+            assert (await client.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+
+    async def test_a_client_that_does_not_read_overflows_and_the_server_goes_on(self, flusher: Flusher) -> None:
+        """Nothing here waits for the client: neither the sender nor the loop."""
+        overflowed = asyncio.Event()
+
+        async def serve(request: web.Request, socket: web.WebSocketResponse) -> None:
+            assert request.transport is not None
+            outbox = Outbox(request.transport, flusher, 2**20, overflowed.set)
+            payload = frame(b"x" * 60_000)
+            while not overflowed.is_set():
+                outbox.send(payload)
+                await tick()
+            assert request.transport.get_write_buffer_size() <= 2**20
+            request.transport.abort()
+
+        async with connected(serve) as client:
+            assert client._conn is not None
+            assert client._conn.transport is not None
+            client._conn.transport.pause_reading()
+            await asyncio.wait_for(overflowed.wait(), 10)
+            client._conn.transport.abort()
+
+
+def _value(counter: object) -> float:
+    return cast(float, counter._value.get())  # type: ignore[attr-defined]
