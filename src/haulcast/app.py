@@ -24,7 +24,7 @@ from .actors.tenants import Tenants
 from .clock import SystemClock
 from .config import DEVELOPMENT_KEY, Config, Environment
 from .domain.replies import Json
-from .errors import ConfigError, JournalUnavailable
+from .errors import ConfigError, JournalFault, JournalUnavailable
 from .identity import new_broadcast_id
 from .loop_lag import LoopLag
 from .metrics import Metrics
@@ -169,7 +169,7 @@ class Node:
                 next_purge_s = self._clock.monotonic_s() + _PURGE_EVERY_S
                 try:
                     await self._journal.purge_requests(self._clock.now_ms() - REQUEST_LOG_MS)
-                except JournalUnavailable as error:
+                except (JournalUnavailable, JournalFault) as error:
                     logger.warning("purge_failed", error=str(error))
             await asyncio.sleep(_SWEEP_EVERY_S)
 

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 from . import __version__, config
 from .domain.ids import TenantId
-from .errors import ConfigError, JournalUnavailable
+from .errors import ConfigError, JournalFault, JournalUnavailable
 from .ports import Role
 
 EXIT_FAILED = 1
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"haulcast: {error}", file=sys.stderr)
         return EXIT_MISCONFIGURED
-    except JournalUnavailable as error:
-        print(f"haulcast: the journal cannot be used now: {error}", file=sys.stderr)
+    except (JournalUnavailable, JournalFault) as error:
+        print(f"haulcast: the journal cannot be used: {error}", file=sys.stderr)
         return EXIT_FAILED
     return code
 

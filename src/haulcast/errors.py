@@ -3,6 +3,7 @@
     HaulcastError
     ├── RequestError          answered to whoever asked: a code of `ERRORS`, a message, data
     ├── JournalUnavailable    the durable store cannot be reached; the same call may work later
+    ├── JournalFault          the durable store has, or was given, what it cannot work with; trying again is no use
     └── ConfigError           haulcast cannot start as it is configured (exit code 2)
 
 `ERRORS` is the one table of codes: what each says, its HTTP status, and whether the same request may work later.
@@ -109,6 +110,10 @@ class RequestError(HaulcastError):
 
 class JournalUnavailable(HaulcastError):
     """The journal cannot be reached now."""
+
+
+class JournalFault(HaulcastError):
+    """The journal has, or was given, what it cannot work with."""
 
 
 class ConfigError(HaulcastError):

@@ -177,7 +177,8 @@ class FleetConflict(Exception):
 
 
 class Journal(Protocol):
-    """The durable truth. Every method may raise `JournalUnavailable`, and then says nothing of what was written."""
+    """The durable truth. Every method may raise `JournalUnavailable`, and then says nothing of what was written, or
+    `JournalFault`, and then nothing was."""
 
     async def next_incarnation(self) -> int:
         """A number never given before: who this process is in fences."""

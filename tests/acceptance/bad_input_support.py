@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -16,7 +16,6 @@ import jwt
 import msgspec
 import structlog
 from msgspec import inspect
-from prometheus_client.parser import text_string_to_metric_families
 
 from haulcast.app import Node
 from haulcast.config import Config, Environment
@@ -42,6 +41,13 @@ class Counted:
 
     name: str
     labels: Mapping[str, str]
+
+    def value_in(self, text: str) -> float:
+        """The sample's value in Prometheus' text format; 0 if it is not there."""
+        labels = ",".join(f'{name}="{value}"' for name, value in sorted(self.labels.items()))
+        start = f"\n{self.name}{{{labels}}} " if labels else f"\n{self.name} "
+        _, _, rest = text.partition(start)
+        return float(rest.split("\n", 1)[0]) if rest else 0.0
 
     @classmethod
     def frame(cls, code: str) -> Self:
@@ -149,50 +155,59 @@ class Bench:
 
     # --- What it says about itself ---
 
-    async def value(self, counted: Counted) -> float:
-        """A sample of `/metrics`; 0 if there is none yet."""
+    async def values(self, *counted: Counted) -> list[float]:
+        """Samples of `/metrics`; 0 for what is not there yet."""
         async with self.session.get(f"{self.url}/metrics") as response:
             text = await response.text()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == counted.name and sample.labels == counted.labels:
-                    return sample.value
-        return 0.0
+        return [one.value_in(text) for one in counted]
 
     def lines(self) -> list[Any]:
         """What is logged at the level that servers log at."""
         return [line for line in self.logs if line["log_level"] != "debug"]
 
     @asynccontextmanager
-    async def notices(self, *counted: Counted, hidden: tuple[str, ...] = ()) -> AsyncIterator[None]:
-        """What is done inside leads to one line in the log, which shows neither `MARKER` nor `hidden`, is counted once
-        in each of `counted`, and leaves a server that still serves."""
-        lines = len(self.lines())
-        values = [await self.value(one) for one in counted]
-        seen = len(self.logs)
+    async def notices(
+        self, *counted: Counted, hidden: tuple[str, ...] = (), logged: bool = True
+    ) -> AsyncIterator[None]:
+        """What is done inside leads to one line in the log (none, unless `logged`), which shows neither `MARKER` nor
+        `hidden`, is counted once in each of `counted`, and leaves a server that still serves."""
+        lines, seen = len(self.lines()), len(self.logs)
+        before = await self.values(*counted)
         yield
         async with asyncio.timeout(WITHIN_S):
-            while len(self.lines()) == lines or [await self.value(one) for one in counted] == values:
-                await asyncio.sleep(0.002)
-        line = await self.greeted("customer", "good")
+            while logged and len(self.lines()) == lines:
+                await asyncio.sleep(0.001)
+        line = await self.greeted("operator", "good")
         await line.goes_on()
         await line.ws.close()
-        assert [await self.value(one) for one in counted] == [value + 1 for value in values], counted
+        async with asyncio.timeout(WITHIN_S):
+            while (after := await self.values(*counted)) == before:
+                await asyncio.sleep(0.01)
+        assert after == [value + 1 for value in before], counted
         new = self.lines()[lines:]
-        assert len(new) == 1, new
+        assert len(new) == logged, new
         shown = repr(self.logs[seen:])
         assert not [secret for secret in (MARKER, *hidden) if secret in shown], shown
 
 
-@asynccontextmanager
-async def bench(data_dir: Path, limits: Limits) -> AsyncIterator[Bench]:
-    """A bench with a node of these limits. Nothing may be logged as an error while it runs."""
-    config = Config(Environment.PRODUCTION, "127.0.0.1", 0, data_dir, KEYS, frozenset({ORIGIN}), "info")
-    async with AsyncExitStack() as cleanup:
-        logs = cleanup.enter_context(structlog.testing.capture_logs())
+@contextmanager
+def captured_logs() -> Iterator[list[Any]]:
+    """What everything in this process logs, from now on. Nothing may be worse than information."""
+    with structlog.testing.capture_logs() as logs:
         libraries = _Libraries(logs)
         logging.getLogger().addHandler(libraries)
-        cleanup.callback(logging.getLogger().removeHandler, libraries)
+        try:
+            yield logs
+        finally:
+            logging.getLogger().removeHandler(libraries)
+    assert not [line for line in logs if line["log_level"] not in ("debug", "info")]
+
+
+@asynccontextmanager
+async def bench(data_dir: Path, limits: Limits, logs: list[Any]) -> AsyncIterator[Bench]:
+    """A bench with a node of these limits, which logs into `logs`."""
+    config = Config(Environment.PRODUCTION, "127.0.0.1", 0, data_dir, KEYS, frozenset({ORIGIN}), "info")
+    async with AsyncExitStack() as cleanup:
         node = await Node.start(config, limits=limits)
         cleanup.push_async_callback(node.stop)
         session = await cleanup.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
@@ -202,7 +217,6 @@ async def bench(data_dir: Path, limits: Limits) -> AsyncIterator[Bench]:
             status, answer, _ = await made.rest("PUT", f"/v1/tenants/{tenant}", token("admin", "root"))
             assert status == 201, answer
         yield made
-        assert not [line for line in logs if line["log_level"] in ("error", "critical", "warning")]
 
 
 class _Libraries(logging.Handler):
@@ -233,7 +247,7 @@ def forged(
     """One that is made to order. A claim that is None is left out."""
     said = {"sub": MARKER, "tenant": "acme", "role": "customer", "exp": time() + 3600, **claims}
     kept = {name: value for name, value in said.items() if value is not None}
-    return jwt.encode(kept, secret, algorithm, dict(headers or {"kid": "k1"}))
+    return jwt.encode(kept, secret, algorithm, {"kid": "k1"} if headers is None else dict(headers))
 
 
 # --- Wrong values ----------------------------------------------------------------------------------------------------

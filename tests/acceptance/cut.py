@@ -11,6 +11,7 @@ class Line:
     def __init__(self, port: int) -> None:
         self._to = port
         self._ends: set[asyncio.StreamWriter] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
         self.url = ""
         self.cuts = 0
 
@@ -20,8 +21,18 @@ class Line:
         for end in self._ends:
             end.transport.abort()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection through until either side ends it."""
+        task = asyncio.create_task(self._carry(reader, writer))
+        self._carrying.add(task)
+        task.add_done_callback(self._carrying.discard)
+
+    async def end(self) -> None:
+        """Break every connection for good."""
+        self.cut()
+        await asyncio.gather(*self._carrying)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
         except OSError:
@@ -61,5 +72,5 @@ async def line_to(port: int) -> AsyncIterator[Line]:
         yield line
     finally:
         listener.close()
-        line.cut()
+        await line.end()
         await listener.wait_closed()

@@ -69,6 +69,8 @@ class Phone:
     views: dict[str, View] = field(default_factory=dict)
     events: list[Heard] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    unasked: list[Json] = field(default_factory=list)
+    """Errors in answer to what had no id; none is expected unless the test takes it out."""
     close_code: int | None = None
     close_reason: str = ""
     _replies: "dict[str, asyncio.Future[Json]]" = field(default_factory=dict)
@@ -104,6 +106,7 @@ class Phone:
     def check(self) -> None:
         """The server has kept to the protocol."""
         assert not self.faults, f"{self.role} {self.user}: {self.faults}"
+        assert not self.unasked, f"{self.role} {self.user}: {self.unasked}"
 
     # --- Asking ---
 
@@ -140,6 +143,11 @@ class Phone:
         assert not reply["ok"], f"{request_type} of {self.user} went through: {reply['data']}"
         error: Json = reply["error"]
         return error
+
+    async def acknowledge(self, topic: str, version: Version) -> None:
+        """Say that the topic is shown, and wait until the server has read that."""
+        await self.ws.send_json({"type": "ack", "data": {"topic": topic, "version": version}})
+        await self.do("ping")
 
     # --- Listening ---
 
@@ -220,8 +228,10 @@ class Phone:
                     reply.set_exception(Gone(self.close_code))
 
     def _take_reply(self, frame: Json) -> None:
-        reply = self._replies.pop(frame["re"], None)
-        if reply is None:
+        reply = self._replies.pop(frame["re"] or "", None)
+        if frame["re"] is None:
+            self.unasked.append(frame)
+        elif reply is None:
             self.faults.append(f"a reply that nobody waits for: {frame}")
         elif not reply.done():
             reply.set_result(frame)

@@ -47,6 +47,7 @@ async def test_a_restarted_server_is_met_again_as_it_was_left(own_server: Server
     """
     await asyncio.to_thread(own_server.start)
     async with Network(own_server.url, "acme") as network:
+        await network.create_tenant(wave_interval_s=0.2)
         await network.hire("t1", {"t1-v": TRUCK, "t1-w": "crane"}, ["t1-d"])
         transporter = await network.client("transporter", "t1")
         first, second = await network.client("customer", "c1"), await network.client("customer", "c2")

@@ -6,7 +6,7 @@ import time
 from haulcast.app import Node
 from tests.acceptance.books import Books
 from tests.acceptance.network import TRUCK, Network, accept_of, haul, offered
-from tests.acceptance.phone import Phone, eventually, eventually_answered
+from tests.acceptance.phone import Heard, Phone, eventually, eventually_answered
 from tests.acceptance.server import Server
 
 EXPIRY_BOUND_MS = 50
@@ -26,37 +26,55 @@ async def test_unwanted_broadcasts_walk_their_waves_and_expire_on_time(server: S
     broadcast expires within 50 ms of its deadline, with the reason that tells nobody came.
 
     By the real clock, because what is claimed is when a timer of the operating system leads to a frame on a socket.
+    A machine that is busy with something else gets three tries.
     """
     await network.create_tenant(**QUICK)
-    near, mid, far = [await network.transporter(f"t{n}", km) for n, km in enumerate((0.5, 3.0, 60.0))]
+    transporters = [await network.transporter(f"t{n}", km) for n, km in enumerate((0.5, 3.0, 60.0))]
     customers = [await network.phone("customer", f"c{number}") for number in range(10)]
+    late_ms: list[float] = []
+    for _ in range(3):
+        late_ms = await expire_unwanted(customers, transporters)
+        assert min(late_ms) >= 0
+        if max(late_ms) <= EXPIRY_BOUND_MS:
+            break
+    assert max(late_ms) <= EXPIRY_BOUND_MS, late_ms
+
+
+async def expire_unwanted(customers: list[Phone], transporters: list[Phone]) -> list[float]:
+    """One broadcast of each customer, until it has expired. How late, in milliseconds, each wave was and each expiry:
+    when it was decided, and when the customer heard of it."""
+    late_ms: list[float] = []
     # One after the other, so that their deadlines do not coincide.
     created = [(customer, await customer.do("broadcast.create", haul(expires_in_s=1))) for customer in customers]
-    late_ms = []
     for customer, broadcast in created:
         broadcast_id, expires_at = broadcast["broadcast_id"], broadcast["expires_at"]
-        expired = await customer.hears("broadcast_expired")
-        state = customer.state(f"broadcast:{broadcast_id}")
+        topic = f"broadcast:{broadcast_id}"
+        expired = await heard_on(customer, topic, "broadcast_expired")
+        state = customer.state(topic)
         assert expired.data == {"reason": "no_vehicles_available", "assigned": 0}
         assert (state["status"], state["end_reason"], state["wave"]) == ("expired", "no_vehicles_available", 3)
-        assert 0 <= state["ended_at"] - expires_at <= EXPIRY_BOUND_MS
-        late_ms.append(expired.at_ms - expires_at)
-        for wave, phone in enumerate((near, mid, far), start=1):
+        late_ms += [state["ended_at"] - expires_at, expired.at_ms - expires_at]
+        for wave, phone in enumerate(transporters, start=1):
             closed = await phone.hears("offer_closed", broadcast_id=broadcast_id)
             [offer] = phone.heard("offer", broadcast_id=broadcast_id)
             assert offer.version < closed.version
             shown = phone.offers[broadcast_id]
             assert shown["wave"] == wave
-            due_ms = state["created_at"] + (wave - 1) * WAVE_S * 1000
-            assert 0 <= shown["offered_at"] - due_ms <= EXPIRY_BOUND_MS
             assert (shown["status"], shown["reason"]) == ("closed", "no_vehicles_available")
-    assert min(late_ms) >= 0
-    assert sorted(late_ms)[len(late_ms) // 2] <= EXPIRY_BOUND_MS, late_ms
+            late_ms.append(shown["offered_at"] - state["created_at"] - (wave - 1) * WAVE_S * 1000)
+    return late_ms
+
+
+async def heard_on(phone: Phone, topic: str, event: str) -> Heard:
+    """The first such event of a topic."""
+    await eventually(lambda: any(heard.topic == topic for heard in phone.heard(event)))
+    return next(heard for heard in phone.heard(event) if heard.topic == topic)
 
 
 async def test_a_broadcast_that_is_over_leaves_nothing(node: Node, node_network: Network) -> None:
-    """A8: whichever way broadcasts end, the node goes back to what it was: no actor, no timer, no topic but those that
-    somebody has subscribed to, no task.
+    """A8: whichever way broadcasts end, the node goes back to what it was: no actor, no timer, no task, no topic but
+    those that somebody has subscribed to and where something can still happen. B1: when it does, for a trip goes on
+    after its broadcast's actor has left, it reaches everybody who watches as a delta on what they were shown.
 
     Waits the five seconds of real time that an actor stays after its broadcast has ended.
     """
@@ -75,14 +93,26 @@ async def test_a_broadcast_that_is_over_leaves_nothing(node: Node, node_network:
     assert (during["actors"], during["timers"], during["topics"]) == (3, 3, 6)
 
     won = await phones[0].do("offer.accept", accept_of("t0", filled))
-    await phones[0].do("trip.update", {"trip_id": won["trip_id"], "status": "delivered"})
     await customers[1].do("broadcast.cancel", {"broadcast_id": cancelled})
     await customers[2].hears("broadcast_expired")
     await eventually(lambda: (len(node.dispatch.dispatcher), len(node.dispatch.deadlines)) == (0, 0))
     after = await network.health()
-    for field in ("actors", "timers", "topics", "connections", "transporters_online", "vehicles"):
+    for field in ("actors", "timers", "connections", "transporters_online", "vehicles"):
         assert after[field] == before[field], field
+    assert after["topics"] == before["topics"] + 1
     await eventually_answered(lambda: network.health_is("tasks", before["tasks"]), "no task is left")
+
+    topic, operator = f"broadcast:{filled}", await network.phone("operator", "op")
+    refused = await customers[0].refused("broadcast.cancel", {"broadcast_id": filled})  # has the actor come back
+    assert refused["code"] == "BROADCAST_FULLY_FILLED"
+    await operator.do("subscribe", {"topic": topic})
+    assert operator.views[topic].version > customers[0].views[topic].version
+    await phones[0].do("trip.update", {"trip_id": won["trip_id"], "status": "delivered"})
+    for watcher in (customers[0], operator):
+        await watcher.hears("trip_updated", status="delivered")
+        assert watcher.views[topic].snapshots == 1
+    assert operator.views[topic] == customers[0].views[topic]
+    assert await network.health_is("topics", before["topics"])
 
 
 async def test_expiry_and_accept_at_once_have_one_outcome_that_both_hear(server: Server, network: Network) -> None:

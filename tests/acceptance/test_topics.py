@@ -266,6 +266,29 @@ async def test_all_devices_of_a_customer_see_the_same(network: Network) -> None:
     assert first.state(topic) == third.state(topic)
 
 
+async def test_what_was_shown_is_acknowledged_in_silence(network: Network) -> None:
+    """An acknowledgement of what was sent, be it a snapshot or a delta, is taken without an answer, whoever else
+    watches the topic or does not; one of a version that was never sent is refused."""
+    transporter = await network.transporter("t1")
+    _, created = await network.rest("POST", "/v1/broadcasts", "customer", "c1", haul({TRUCK: 2}), "create")
+    topic = f"broadcast:{created['broadcast_id']}"
+    await offered(created["broadcast_id"], transporter)
+    operator, customer = await network.phone("operator", "op"), await network.phone("customer", "c1")
+    await operator.do("subscribe", {"topic": topic})
+    for watcher in (operator, customer):
+        await watcher.acknowledge(topic, watcher.views[topic].version)
+    await transporter.do("offer.accept", accept_of("t1", created["broadcast_id"]))
+    for watcher in (operator, customer):
+        await watcher.hears("truck_confirmed")
+        await watcher.acknowledge(topic, watcher.views[topic].version)
+        assert not watcher.unasked
+    epoch, seq = operator.views[topic].version
+    await operator.acknowledge(topic, (epoch, seq + 1))
+    [refused] = operator.unasked
+    assert (refused["error"]["code"], refused["error"]["data"]) == ("BAD_REQUEST", {"field": "data.version"})
+    operator.unasked.clear()
+
+
 async def test_the_sixth_connection_of_a_user_replaces_the_first(node: Node, node_network: Network) -> None:
     """D5: five connections a user, the newest ones; the one that goes is told so by 4009 and not to come back."""
     phones = [await node_network.phone("customer", "c1") for _ in range(5)]

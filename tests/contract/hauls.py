@@ -193,3 +193,21 @@ def another(number: int, *, tenant: TenantId = ACME, trucks: int = 2, at_ms: int
 def ids(stored: Iterable[Stored]) -> list[str]:
     """Which broadcasts these are."""
     return [one.state.broadcast_id for one in stored]
+
+
+async def searching(journal: Journal, number: int = 1, *, trucks: int = 2) -> Haul:
+    """A haul that t1 and t2 have been offered."""
+    haul = another(number, trucks=trucks)
+    await land(journal, haul.step(haul.created()), haul.step(haul.wave("t1", "t2")))
+    return haul
+
+
+async def nothing_of(journal: Journal, write: Write) -> bool:
+    """Whether neither the write's reply nor its trip is there."""
+    if write.logged is not None:
+        probe = log_only(write.logged)
+        if await only(journal, probe) != Landed():
+            return False
+    trip = write.assigned
+    trips = [] if trip is None else await journal.read_trips(write.tenant_id, transporter_id=trip.transporter_id)
+    return trip not in [found for _, found in trips]

@@ -286,6 +286,12 @@ async def test_a_purge_forgets_replies_from_before_a_time_and_no_others(journal:
     assert [type(outcome) for outcome in outcomes] == [Landed, Landed, Duplicate]
 
 
+async def test_a_purge_of_many_is_complete(journal: Journal) -> None:
+    await land(journal, *(log_only(logged(f"r{n}"), at_ms=n) for n in range(2_500)))
+    assert await journal.purge_requests(2_400) == 2_400
+    assert await journal.purge_requests(2_500) == 100
+
+
 async def test_closing_twice_is_closing_once(journal: Journal) -> None:
     await journal.close()
     await journal.close()

@@ -12,7 +12,7 @@ import pytest
 
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
 from haulcast.domain.replies import Refusal
-from haulcast.errors import ConfigError, JournalUnavailable
+from haulcast.errors import ConfigError, JournalFault, JournalUnavailable
 from haulcast.ports import Conflict, Duplicate, Fenced, Landed
 from haulcast.storage.sqlite import SqliteJournal, commit
 from tests.contract.hauls import ACME, FLEET, another, land, log_only, logged, only
@@ -177,12 +177,12 @@ async def test_a_full_disk_fails_the_batch_as_a_whole_and_writes_nothing(journal
     await land(journal, *batch)
 
 
-async def test_what_is_stored_and_cannot_be_read_is_unavailable(journal: SqliteJournal) -> None:
+async def test_what_is_stored_and_cannot_be_read_is_a_fault(journal: SqliteJournal) -> None:
     def spoil(connection: sqlite3.Connection) -> None:
         connection.execute("""INSERT INTO tenants (tenant_id, settings) VALUES ('t', '{"colour": "red"}')""")
 
     await journal._writer.run(spoil)
-    with pytest.raises(JournalUnavailable, match="colour"):
+    with pytest.raises(JournalFault, match="colour"):
         await journal.read_tenant(TenantId("t"))
 
 

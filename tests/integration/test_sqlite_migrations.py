@@ -1,6 +1,7 @@
 """How a database comes to its schema."""
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 import haulcast
 from haulcast.errors import ConfigError
-from haulcast.storage.sqlite import SqliteJournal, migrate, pending
+from haulcast.storage.sqlite import SqliteJournal, migrate, pending, queries
 from haulcast.storage.sqlite.database import LockFile
 
 
@@ -54,6 +55,20 @@ def test_opening_what_needs_no_migration_imports_neither_alembic_nor_sqlalchemy(
         "asyncio.run(main()); sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+
+
+def test_no_query_reads_more_than_it_has_to(path: Path) -> None:
+    """Each finds its rows by an index, and by more of it than the tenant; these are the exceptions."""
+    whole = {"ENGAGED_VEHICLES", "NEWEST_BROADCASTS", "TENANT"}
+    migrate(path)
+    with closing(sqlite3.connect(path)) as connection:
+        for name, sql in vars(queries).items():
+            if not name.isupper():
+                continue
+            parameters = dict.fromkeys(re.findall(r":(\w+)", sql), 1) | {"keys": "[]"}
+            plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+            wide = [step for step in plan if re.search(r"^SCAN (?!key |shown)|\(tenant_id=\?\)|AUTOMATIC", step)]
+            assert not wide or name in whole, f"{name}: {wide}"
 
 
 async def test_opening_migrates(path: Path) -> None:

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from haulcast.domain.commands import Appear
-from haulcast.domain.ids import TransporterId
+from haulcast.domain.ids import BroadcastId, TransporterId
 from haulcast.domain.states import BroadcastStatus, TripStatus
 from haulcast.errors import RequestError
+from tests.sim.faults import decided
 from tests.sim.test_deadlines import offered
-from tests.sim.world import ACME, TRUCK, World, decided, north, outcome
+from tests.sim.world import ACME, TRUCK, World, data, north, outcome
 
 T1 = TransporterId("t1")
 
@@ -17,18 +18,24 @@ T1 = TransporterId("t1")
 async def test_who_comes_online_late_is_offered_the_live_broadcasts_within_reach_once_nearest_first(
     world: World,
 ) -> None:
-    near, far = await world.broadcast("c1"), await world.broadcast("c2")
+    far, near, middle = [
+        BroadcastId(str(data(await world.create(f"c{km}", pickup_km=km))["broadcast_id"])) for km in (9, 1, 4)
+    ]
     await world.cancel(await world.broadcast("c3"), "c3")
     vehicle = await world.offline("t1")
-    assert await world.node.dispatch.availability.go_online(ACME, T1)
-    world.node.dispatch.availability.report(ACME, vehicle, north(2))
+    world.node.dispatch.availability.report(ACME, vehicle, north(0))
     await asyncio.sleep(0.1)
+    assert await world.node.dispatch.availability.go_online(ACME, T1)
+    await asyncio.sleep(0.1)
+    late = [one.change.after for one in world.published if one.change.after.offers]
+    assert [state.broadcast_id for state in late] == [near, middle, far]
+    assert [state.offers[T1].distance_m for state in late] == [1_000, 4_000, 9_000]
     for _ in range(3):
         assert not await world.node.dispatch.availability.go_online(ACME, T1)
-        world.node.dispatch.availability.report(ACME, vehicle, north(2.1))
+        world.node.dispatch.availability.report(ACME, vehicle, north(0.1))
     await asyncio.sleep(40)
-    assert [to for _, _, to in offered(world, near)] == [["t1"]]
-    assert [to for _, _, to in offered(world, far)] == [["t1"]]
+    for broadcast in (near, middle, far):
+        assert [to for _, _, to in offered(world, broadcast)] == [["t1"]]
     assert await outcome(world.accept(near, "t1")) == "ok"
 
 
@@ -42,16 +49,35 @@ async def test_coming_back_online_does_not_offer_again_what_was_offered_or_decli
     assert [to for _, _, to in offered(world, broadcast)] == [["t1"]]
 
 
-async def test_who_stands_beyond_the_last_waves_reach_waits_for_the_wave_that_reaches_it(world: World) -> None:
+@pytest.mark.parametrize(("km", "due_s", "wave"), [(20, 15, 2), (40, 30, 3)])
+async def test_who_stands_beyond_the_last_waves_reach_waits_for_the_wave_that_reaches_it(
+    world: World, km: int, due_s: int, wave: int
+) -> None:
     broadcast = await world.broadcast()
     vehicle = await world.offline("t1")
     await asyncio.sleep(1)
     with decided() as commands:
-        world.node.dispatch.availability.report(ACME, vehicle, north(20))
+        world.node.dispatch.availability.report(ACME, vehicle, north(km))
         await world.node.dispatch.availability.go_online(ACME, T1)
-        await asyncio.sleep(20)
-    assert not any(isinstance(command, Appear) for command in commands)  # its actor was not even troubled
-    assert [(round(at_s), wave) for at_s, wave, _ in offered(world, broadcast)] == [(15, 2)]
+        await asyncio.sleep(1)
+    # An actor is troubled only for whom its next wave, which may be under way already, would reach.
+    assert {type(command) for command in commands} == ({Appear} if km < 25 else set())
+    await asyncio.sleep(40)
+    assert [(round(at_s), number) for at_s, number, _ in offered(world, broadcast)] == [(due_s, wave)]
+
+
+async def test_who_appears_while_a_wave_is_being_looked_up_is_not_missed_and_not_offered_twice(world: World) -> None:
+    world.node.presence.lookup_s = 5
+    broadcast = await world.broadcast()
+    await asyncio.sleep(1)
+    await world.transporter("t1", km=2)  # what the lookup will find
+    vehicle = await world.offline("t2")
+    await world.node.dispatch.availability.go_online(ACME, TransporterId("t2"))
+    world.node.dispatch.availability.report(ACME, vehicle, north(2))
+    await asyncio.sleep(0.1)
+    assert [(round(at_s), to) for at_s, _, to in offered(world, broadcast)] == [(1, ["t2"])]
+    await asyncio.sleep(30)
+    assert [(round(at_s), to) for at_s, _, to in offered(world, broadcast)] == [(1, ["t2"]), (5, ["t1"])]
 
 
 async def test_who_comes_within_an_earlier_waves_reach_is_offered_at_once(world: World) -> None:
@@ -59,6 +85,8 @@ async def test_who_comes_within_an_earlier_waves_reach_is_offered_at_once(world:
     vehicle = await world.offline("t1")
     await asyncio.sleep(17)
     await world.node.dispatch.availability.go_online(ACME, T1)
+    await asyncio.sleep(0.1)
+    assert offered(world, broadcast) == []
     world.node.dispatch.availability.report(ACME, vehicle, north(20))
     await asyncio.sleep(0.1)
     assert [(round(at_s), wave) for at_s, wave, _ in offered(world, broadcast)] == [(17, 2)]

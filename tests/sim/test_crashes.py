@@ -11,7 +11,8 @@ from haulcast.domain.ids import BroadcastId
 from haulcast.domain.states import BroadcastStatus
 from haulcast.errors import JournalUnavailable
 from tests.sim.conftest import Logs
-from tests.sim.world import ACME, TRUCK, World, bug, data, decided, outcome, outcomes
+from tests.sim.faults import bug, decided
+from tests.sim.world import ACME, TRUCK, World, data, outcome, outcomes
 
 
 def by(transporter: str) -> Callable[[Command], bool]:

@@ -8,7 +8,8 @@ from haulcast.domain.commands import Accept, Create
 from haulcast.domain.ids import BroadcastId
 from haulcast.domain.replies import Done, Refusal, Refused, Reply
 from haulcast.domain.states import TripStatus
-from tests.sim.world import ACME, TRUCK, World, bug, data, outcome
+from tests.sim.faults import bug
+from tests.sim.world import ACME, TRUCK, World, data, outcome
 
 
 async def test_a_request_sent_again_while_the_first_is_under_way_gets_its_answer(world: World) -> None:

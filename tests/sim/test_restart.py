@@ -229,18 +229,54 @@ async def test_a_stop_while_the_journal_is_away_ends_in_time_and_says_that_nothi
 
 
 async def test_deadlines_that_come_during_a_stop_wait_for_the_next_node(world: World) -> None:
-    world.expected_logs |= {"commit_failed", "drain_timed_out", "commits_abandoned"}
     await world.transporters(1)
-    broadcast = await world.broadcast(expires_in_s=30)
+    broadcast, expiring = await world.broadcast("c1"), await world.broadcast("c2", expires_in_s=30)
     await asyncio.sleep(29)
-    with world.journal.unavailable():
-        asked = world.decline(broadcast, "t0")
-        await world.node.stop(timeout_s=3)
-    assert await outcome(asked) == "UNAVAILABLE"
-    assert (await world.state(broadcast)).live
+    with world.journal.slow(before_s=3):
+        asked = world.accept(broadcast, "t0")
+        await asyncio.sleep(0.1)
+        await world.node.stop()
+    assert await outcome(asked) == "ok"
+    assert (await world.state(expiring)).live
     await world.boot()
     await asyncio.sleep(0.05)
-    assert (await world.state(broadcast)).status is BroadcastStatus.EXPIRED
+    assert (await world.state(expiring)).status is BroadcastStatus.EXPIRED
+
+
+async def test_a_wave_whose_commit_is_under_way_is_seen_through_by_a_planned_stop(world: World) -> None:
+    await world.transporter("far", km=20)
+    broadcast = await world.broadcast()
+    with world.journal.slow(before_s=1):
+        await asyncio.sleep(15.5)
+        await world.node.stop()
+    assert [to for _, _, to in offered(world, broadcast)] == [["far"]]
+
+
+async def test_a_refusal_is_logged_by_a_planned_stop_though_nobody_waits_for_it_any_more(world: World) -> None:
+    with world.journal.slow(before_s=1):
+        asked = world.cancel(BroadcastId("b99"))
+        await asyncio.sleep(0.1)
+        asked.cancel()
+        await world.node.stop()
+    assert [write.logged is not None for write in world.journal.landed] == [True]
+
+
+async def test_a_planned_stop_waits_for_refusals_that_are_still_being_logged(world: World) -> None:
+    with world.journal.slow(before_s=1):
+        asked = world.cancel(BroadcastId("b99"))
+        await asyncio.sleep(0.1)
+        await world.node.dispatch.finish(10)
+        assert asked.done()
+    assert await outcome(asked) == "BROADCAST_NOT_FOUND"
+
+
+async def test_a_stop_takes_lookups_that_are_under_way_along(world: World) -> None:
+    world.node.presence.lookup_s = 1_000
+    await world.broadcast()
+    assert world.node.leftovers()["tasks"] == 1
+    await world.node.stop()
+    assert world.node.leftovers() == {}
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
 async def test_a_stop_right_after_the_start_leaves_nothing_running(world: World) -> None:

@@ -18,7 +18,7 @@ import structlog
 
 from haulcast.domain import effects as fx
 from haulcast.domain.broadcast import Broadcast, Trip
-from haulcast.domain.commands import Create, SendWave, Tick
+from haulcast.domain.commands import SendWave, Tick
 from haulcast.domain.decide import Decision, decide
 from haulcast.domain.events import Event
 from haulcast.domain.evolve import evolve
@@ -118,11 +118,6 @@ class BroadcastActor:
     async def handle(self, message: Message) -> None:
         """Decide one message and see it through. Raises `OwnershipLost`, or whatever was wrong in deciding."""
         now_ms = self._context.clock.now_ms()
-        if isinstance(message.command, Create) and self.state is not None:
-            # Its actor died after it had become durable: the journal knows the answer. Any other request finds this.
-            exists = Refused(Refusal.ACTIVE_BROADCAST_EXISTS, {"broadcast_id": self._broadcast_id})
-            self._reply(message, exists, now_ms)
-            return
         decision = decide(self.state, message.command, self._settings, now_ms)
         if decision.events:
             await self._checkpoint(message, decision, now_ms)
@@ -194,7 +189,7 @@ class BroadcastActor:
                 self._context.metrics.wave_fan_out.observe(len(effect.offers))
 
     def _index(self, before: Broadcast | None, after: Broadcast) -> None:
-        self._context.live_index.note(before, after, radius_m(self._settings, after.wave))
+        self._context.live_index.note(before, after, radius_m(self._settings, after.wave + 1))
 
     def _seek(self, effect: fx.SeekCandidates) -> None:
         if not self._seeking and self._context.clock.now_ms() >= self._seek_not_before_ms:

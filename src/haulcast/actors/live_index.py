@@ -1,7 +1,7 @@
 """Which live broadcasts a vehicle at some place would match, so that whoever comes online late is offered them.
 
-A broadcast stands once for each vehicle type that it still wants, with the reach of its last wave. Only broadcasts
-that have sent a wave are in it: before that there is nothing to be late for.
+A broadcast stands once for each vehicle type that it still wants, with the reach of its next wave, which may be due or
+looked up already; the actor knows exactly whom it reaches now.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ MAX_MATCHES = 200
 
 
 class LiveIndex:
-    """The live broadcasts of this node, by tenant, each with the radius in metres of its last wave (None: all)."""
+    """The live broadcasts of this node, by tenant, each with the radius in metres of its next wave (None: all)."""
 
     def __init__(self) -> None:
         self._grids: dict[TenantId, GridIndex[tuple[BroadcastId, str], float | None]] = {}
@@ -25,7 +25,7 @@ class LiveIndex:
         return sum(len(grid) for grid in self._grids.values())
 
     def note(self, before: Broadcast | None, after: Broadcast, reach_m: float | None) -> None:
-        """A broadcast has come, changed or ended; its last wave reached `reach_m`."""
+        """A broadcast has come, changed or ended; its next wave reaches `reach_m`."""
         had, has = _wanted(before), _wanted(after)
         if had == has and before is not None and before.wave == after.wave:
             return
@@ -49,7 +49,7 @@ class LiveIndex:
     def within_reach(
         self, tenant_id: TenantId, position: Point, vehicle_type: str
     ) -> Iterator[tuple[float, BroadcastId]]:
-        """The nearest broadcasts whose last wave reached `position`: distance in metres and id, nearest first."""
+        """The nearest broadcasts whose next wave reaches `position`: distance in metres and id, nearest first."""
         grid = self._grids.get(tenant_id)
         if grid is None:
             return
@@ -60,6 +60,6 @@ class LiveIndex:
 
 
 def _wanted(state: Broadcast | None) -> set[str]:
-    if state is None or not state.live or state.wave == 0:
+    if state is None or not state.live:
         return set()
     return {request.vehicle_type for request in state.open_requests}

@@ -50,6 +50,7 @@ class Registry:
         self._deadlines = deadlines
         self._idle_s = idle_s
         self._cells: dict[tuple[TenantId, BroadcastId], tuple[Cell, asyncio.Task[None]]] = {}
+        self._unanswered = 0  # commands that were taken and have no answer yet
         self._draining = False
 
     def __len__(self) -> int:
@@ -81,13 +82,14 @@ class Registry:
         return count
 
     async def finish(self, timeout_s: float) -> None:
-        """Take no more commands, ring no more deadlines, and finish what was taken, within `timeout_s`."""
+        """Take no more commands, ring no more deadlines, finish and answer what was taken, within `timeout_s`."""
         self._draining = True
         self._deadlines.stop()
         try:
             async with asyncio.timeout(timeout_s):
-                while any(cell.busy or cell.mailbox for cell, _ in self._cells.values()):
+                while self._unanswered or any(cell.busy or cell.mailbox for cell, _ in self._cells.values()):
                     await asyncio.sleep(_DRAIN_POLL_S)
+                await asyncio.sleep(_DRAIN_POLL_S)  # whoever was answered last passes it on to the socket
         except TimeoutError:
             log.warning("drain_timed_out", actors=len(self._cells))
 
@@ -115,7 +117,13 @@ class Registry:
         if not cell.mailbox.offer(Message(command, origin, future)):
             self._context.metrics.busy.inc()
             future.set_exception(RequestError(ErrorCode.BUSY))
+            return future
+        self._unanswered += 1
+        future.add_done_callback(self._answered)
         return future
+
+    def _answered(self, _future: "asyncio.Future[Reply]") -> None:
+        self._unanswered -= 1
 
     def _open(self, tenant_id: TenantId, broadcast_id: BroadcastId, known: Known | None) -> Cell:
         cell = Cell(

@@ -133,25 +133,24 @@ class Client(Requests):
         timeout_s: float | None = None,
     ) -> JsonObject:
         """Ask and wait for the answer's data, through reconnects and refusals that say `retry`."""
-        request_id = id or f"{self._id_prefix}-{next(self._id_numbers)}"
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return await self._connection.request(request_type, dict(data or {}), request_id, timeout_s)
+        return await self._connection.request(request_type, dict(data or {}), id or self._new_id(), timeout_s)
 
     async def subscribe(self, topic: str, timeout_s: float | None = None) -> Topic:
         """Follow a topic, over reconnects too; returns it when its state is there."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        subscriptions = self._connection.subscriptions
+        subscriptions, request_id = self._connection.subscriptions, self._new_id()
         subscriptions.want([topic])
         arrived = self._connection.next_snapshot(topic)
         try:
             async with asyncio.timeout(timeout_s):
-                await self.request("subscribe", {"topic": topic}, timeout_s=timeout_s)
+                await self.request("subscribe", {"topic": topic}, request_id, timeout_s)
                 await arrived
         except ServerError:
             subscriptions.leave(topic)
             raise
         except TimeoutError:
-            raise RequestTimeout("subscribe", topic, timeout_s) from None
+            raise RequestTimeout("subscribe", request_id, timeout_s) from None
         finally:
             arrived.cancel()
         return subscriptions.topics[topic]
@@ -177,6 +176,9 @@ class Client(Requests):
         position = {"vehicle_id": vehicle_id, "lat": lat, "lng": lng}
         self._positions[vehicle_id] = (asyncio.get_running_loop().time(), position)
         await super().location(vehicle_id, lat, lng, timeout_s)
+
+    def _new_id(self) -> str:
+        return f"{self._id_prefix}-{next(self._id_numbers)}"
 
     async def _restore(self) -> None:
         """Tell a server that may know nothing of this client what it was told before."""

@@ -239,14 +239,18 @@ class Connection:
             await self._restore()
 
     async def _subscribe_again(self, name: str) -> None:
-        request_id = f"again-{self.greetings}-{next(self._numbers)}"
-        try:
-            await self.request("subscribe", {"topic": name}, request_id, HELLO_TIMEOUT_S)
-        except ServerError as error:
-            log.warning("topic %s is lost: %s", name, error.code)
-            self.subscriptions.leave(name)
-        except RequestTimeout:
-            log.warning("topic %s is stale: subscribing was not answered", name)
+        """Ask for a topic until there is an answer, or no socket to ask on."""
+        while True:
+            request_id = f"again-{self.greetings}-{next(self._numbers)}"
+            try:
+                await self.request("subscribe", {"topic": name}, request_id, HELLO_TIMEOUT_S)
+                return
+            except RequestTimeout:
+                log.warning("topic %s is stale: subscribing was not answered", name)
+            except ServerError as error:
+                log.warning("topic %s is lost: %s", name, error.code)
+                self.subscriptions.leave(name)
+                return
 
     async def _acknowledge(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         """Tell the server how far this client has come."""

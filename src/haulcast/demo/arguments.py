@@ -10,21 +10,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options to the parser of `haulcast demo`."""
     parser.add_argument(
         "--seconds",
-        type=_number(float, 1, 86_400),
+        type=_Number(float, 1, 86_400),
         metavar="N",
         help="stop creating broadcasts after N seconds and finish those under way (default: run until Ctrl-C)",
     )
     parser.add_argument("--json", action="store_true", help="no screen; the last line is the result as JSON")
     parser.add_argument(
         "--transporters",
-        type=_number(int, 1, 2_000),
+        type=_Number(int, 1, 2_000),
         default=DEFAULT_TRANSPORTERS,
         metavar="N",
         help="how many transporters take hauls (default: %(default)s)",
     )
     parser.add_argument(
         "--customers",
-        type=_number(int, 1, 2_000),
+        type=_Number(int, 1, 2_000),
         default=DEFAULT_CUSTOMERS,
         metavar="N",
         help="how many customers broadcast hauls (default: %(default)s)",
@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed is another city (default: 1)")
     parser.add_argument(
         "--port",
-        type=_number(int, 0, 65_535),
+        type=_Number(int, 0, 65_535),
         metavar="N",
         help="where the server listens (default: HAULCAST_PORT, or else a free port)",
     )
 
 
-class _number:
+class _Number:
     """An argument type that says its bounds."""
 
     def __init__(self, kind: type[int] | type[float], low: int, high: int) -> None:

@@ -40,11 +40,14 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """A transporter wants one truck request. `vehicle_type` is what the fleet said last; the write checks it again."""
+    """A transporter wants one truck request.
+
+    `vehicle_type` is what the fleet said last, None if it knew no such vehicle of theirs; the write checks it again.
+    """
 
     transporter_id: TransporterId
     vehicle_id: VehicleId
-    vehicle_type: str
+    vehicle_type: str | None
     driver_id: DriverId
 
 
@@ -57,11 +60,15 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class UpdateTrip:
-    """The transporter or the driver of a trip reports how far it has come. `user_id` is whoever of the two it is."""
+    """The transporter of a trip, or its driver if `by_driver`, reports how far it has come.
+
+    A driver and a transporter may have the same id without being the same person.
+    """
 
     user_id: TransporterId | DriverId
     trip_id: TripId
     status: TripStatus
+    by_driver: bool = False
 
 
 @dataclass(frozen=True, slots=True)

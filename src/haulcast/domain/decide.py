@@ -38,7 +38,7 @@ class Decision:
 def decide(state: Broadcast | None, command: c.Command, settings: TenantSettings, now_ms: int) -> Decision:
     """Decide `command` on `state` (None: there is no such broadcast) at `now_ms`, milliseconds since 1970."""
     if isinstance(command, c.Create):
-        return _create(command, settings, now_ms)
+        return _create(state, command, settings, now_ms)
     if state is None:
         return Decision(reply=Refused(Refusal.BROADCAST_NOT_FOUND))
     if state.live and now_ms >= state.expires_at_ms:
@@ -49,7 +49,10 @@ def decide(state: Broadcast | None, command: c.Command, settings: TenantSettings
     return _DECIDE[type(command)](state, command, settings, now_ms)
 
 
-def _create(command: c.Create, settings: TenantSettings, now_ms: int) -> Decision:
+def _create(state: Broadcast | None, command: c.Create, settings: TenantSettings, now_ms: int) -> Decision:
+    if state is not None:
+        # Asked again after its actor died of the answer, which the journal knows. Any other request finds this.
+        return Decision(reply=Refused(Refusal.ACTIVE_BROADCAST_EXISTS, {"broadcast_id": state.broadcast_id}))
     expires_in_s = settings.default_expiry_s if command.expires_in_s is None else command.expires_in_s
     if not settings.min_expiry_s <= expires_in_s <= settings.max_expiry_s:
         return Decision(
@@ -76,8 +79,8 @@ def _create(command: c.Create, settings: TenantSettings, now_ms: int) -> Decisio
         reminder_at_ms=reminder_at_ms if reminder_at_ms > now_ms else None,
         note=command.note,
     )
-    state = evolve(None, created)
-    return Decision((created,), (_seek(state, settings),), Done(broadcast_summary(state)))
+    new = evolve(None, created)
+    return Decision((created,), (_seek(new, settings),), Done(broadcast_summary(new)))
 
 
 def _cancel(state: Broadcast, command: c.Cancel, settings: TenantSettings, now_ms: int) -> Decision:
@@ -108,6 +111,8 @@ def _accept(state: Broadcast, command: c.Accept, settings: TenantSettings, now_m
         return Decision(reply=_taken(state))
     if not state.live:
         return Decision(reply=_over(state))
+    if command.vehicle_type is None:
+        return Decision(reply=Refused(Refusal.VEHICLE_NOT_OWNED))
     if all(request.vehicle_type != command.vehicle_type for request in state.requests):
         return Decision(reply=Refused(Refusal.VEHICLE_TYPE_MISMATCH, {"vehicle_type": command.vehicle_type}))
     request = next((r for r in open_requests if r.vehicle_type == command.vehicle_type), None)
@@ -160,7 +165,7 @@ def _decline(state: Broadcast, command: c.Decline, settings: TenantSettings, now
 
 def _update_trip(state: Broadcast, command: c.UpdateTrip, settings: TenantSettings, now_ms: int) -> Decision:
     trip = state.trip(command.trip_id)
-    if trip is None or command.user_id not in (trip.transporter_id, trip.driver_id):
+    if trip is None or command.user_id != (trip.driver_id if command.by_driver else trip.transporter_id):
         return Decision(reply=Refused(Refusal.TRIP_NOT_FOUND))
     done = Done({"trip_id": trip.trip_id, "status": command.status})
     if command.status is trip.status:
@@ -231,14 +236,17 @@ def _send_wave(state: Broadcast, command: c.SendWave, settings: TenantSettings, 
 
 def _appear(state: Broadcast, command: c.Appear, settings: TenantSettings, now_ms: int) -> Decision:
     candidate = command.candidate
-    if not state.live or state.wave == 0 or candidate.transporter_id in state.offers:
+    if not state.live or candidate.transporter_id in state.offers:
         return Decision()
-    reach_m = radius_m(settings, state.wave)
+    # A wave that is due may have been looked up just before the transporter appeared: it counts as sent.
+    wave_is_due = state.next_wave_at_ms is not None and state.next_wave_at_ms <= now_ms
+    wave = state.wave + wave_is_due
+    reach_m = radius_m(settings, wave)
     if reach_m is not None and candidate.distance_m > reach_m:
         return Decision()
     if all(request.vehicle_type != candidate.vehicle_type for request in state.open_requests):
         return Decision()
-    offer = _offer(candidate, state.wave, now_ms)
+    offer = _offer(candidate, wave, now_ms)
     return Decision((e.Offered(now_ms, offer),), (fx.OpenOffers((offer,)),))
 
 

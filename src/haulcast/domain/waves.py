@@ -1,8 +1,8 @@
 """When the next wave goes out and how far it reaches.
 
 1. Wave 1 is due when the broadcast is created; each further one `wave_interval_s` after the one before was due.
-2. A wave that goes out late (its node was away) pushes the next one to a full interval from now: nearer transporters
-   keep their head start and a restart causes no burst.
+2. A wave that goes out late by more than half an interval (its node was away) pushes the next one to a full interval
+   from now: nearer transporters keep their head start and a restart causes no burst.
 3. After the last radius there is another wave only while the last one left somebody out for `max_offers_per_wave`.
 """
 
@@ -29,4 +29,4 @@ def next_wave_at(settings: TenantSettings, wave: int, due_at_ms: int, now_ms: in
         return None
     interval_ms = round(settings.wave_interval_s * 1000)
     on_schedule = due_at_ms + interval_ms
-    return on_schedule if on_schedule > now_ms else now_ms + interval_ms
+    return on_schedule if on_schedule - now_ms >= interval_ms / 2 else now_ms + interval_ms

@@ -166,6 +166,8 @@ class Connection:
     def _answered(
         self, request_id: str | None, request: wire.Request, started: float, future: "asyncio.Future[Reply]"
     ) -> None:
+        if future.cancelled() and self._session.state is s.State.CLOSING:
+            return  # it has ended with the connection, and nobody is left to be told
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         self._settle(request_id, request, started, future.result() if error is None else error)
 

@@ -62,9 +62,16 @@ class Handlers:
         return handler(self, caller, request_id, request)
 
     async def carry_out(self, caller: Caller, request_id: str | None, request: wire.Request) -> Reply:
-        """Carry out `request` and wait for its reply. Whoever stops waiting does not take the command back."""
+        """Carry out `request` and wait for its reply. Whoever stops waiting does not take the command back.
+        Raises `RequestError`: UNAVAILABLE if the answer itself was cancelled, as at a stop."""
         answer = self.handle(caller, request_id, request)
-        return await asyncio.shield(answer) if isinstance(answer, asyncio.Future) else answer
+        if not isinstance(answer, asyncio.Future):
+            return answer
+        answer.add_done_callback(_look_at)
+        await asyncio.wait([answer])
+        if answer.cancelled():
+            raise RequestError(ErrorCode.UNAVAILABLE)
+        return answer.result()
 
     async def close(self) -> None:
         """End what is under way."""
@@ -136,6 +143,7 @@ class Handlers:
                 DriverId(user_id) if caller.principal.role is Role.DRIVER else TransporterId(user_id),
                 trip_id,
                 request.status,
+                by_driver=caller.principal.role is Role.DRIVER,
             ),
             _origin(caller, request_id, request),
         )
@@ -144,17 +152,22 @@ class Handlers:
         origin = _origin(caller, request_id, request)
         vehicle = self._fleet.vehicle(caller.principal.tenant_id, VehicleId(request.vehicle_id))
         if vehicle is not None and vehicle.transporter_id == caller.principal.user_id:
-            return self._send_accept(vehicle, origin, request)
+            return self._send_accept(vehicle.vehicle_type, origin, request)
         return self._tasks.spawn(self._accept_after_lookup(caller.principal, origin, request))
 
     async def _accept_after_lookup(self, principal: Principal, origin: Origin, request: wire.OfferAccept) -> Reply:
         vehicle = await self._fleet.read_vehicle(principal.tenant_id, VehicleId(request.vehicle_id))
-        if vehicle is None or vehicle.transporter_id != principal.user_id:
-            raise _not_owned(request.vehicle_id)
-        return await self._send_accept(vehicle, origin, request)
+        theirs = vehicle is not None and vehicle.transporter_id == principal.user_id
+        return await self._send_accept(
+            vehicle.vehicle_type if vehicle is not None and theirs else None, origin, request
+        )
 
-    def _send_accept(self, vehicle: Vehicle, origin: Origin, request: wire.OfferAccept) -> "asyncio.Future[Reply]":
-        command = Accept(vehicle.transporter_id, vehicle.vehicle_id, vehicle.vehicle_type, DriverId(request.driver_id))
+    def _send_accept(
+        self, vehicle_type: str | None, origin: Origin, request: wire.OfferAccept
+    ) -> "asyncio.Future[Reply]":
+        # Also without a vehicle: a request that was answered before is to be answered the same, whoever owns it now.
+        transporter_id = TransporterId(origin.key.user_id)
+        command = Accept(transporter_id, VehicleId(request.vehicle_id), vehicle_type, DriverId(request.driver_id))
         return self._services.dispatcher.ask(origin.key.tenant_id, BroadcastId(request.broadcast_id), command, origin)
 
     # --- Availability ---
@@ -258,6 +271,12 @@ LOGGED: frozenset[type[wire.Request]] = frozenset(
     {wire.BroadcastCreate, wire.BroadcastCancel, wire.OfferAccept, wire.OfferDecline, wire.TripUpdate}
 )
 """The commands whose answers are kept for 24 hours: they cannot do without an id."""
+
+
+def _look_at(answer: "asyncio.Future[Reply]") -> None:
+    """Take note of an error that nobody may be left to be told of, so that asyncio does not complain of it."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _origin(caller: Caller, request_id: str | None, request: wire.Request) -> Origin:

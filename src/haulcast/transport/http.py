@@ -7,38 +7,34 @@
 4. Pages of allowed origins may call (CORS); there are no cookies, so nothing happens in anybody's name without a token.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from math import ceil
-from typing import Any
 
-import structlog
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.typedefs import Handler, Middleware
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from haulcast.domain.ids import TransporterId
 from haulcast.domain.replies import Json
-from haulcast.errors import ERRORS, ErrorCode, RequestError
+from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Role
 
 from . import wire
 from .answers import error_of, refusal
 from .auth import Principal
-from .codec import decode_body, dumps, error_body, is_request_id
+from .codec import decode_body, dumps, is_request_id
 from .handlers import LOGGED, Caller, Handlers
-from .metrics import TransportMetrics
-from .origins import Origins
+from .http_edge import (
+    IDEMPOTENCY_KEY,
+    JSON_TYPE,
+    AiohttpLog,
+    edge_middleware,
+    error_response,
+    expectation,
+    hide_versions,
+    nowhere,
+)
 from .services import Services
 from .websocket import WebSockets
-
-log = structlog.get_logger()
-
-IDEMPOTENCY_KEY = "Idempotency-Key"
-JSON_TYPE = "application/json"
-CORS_MAX_AGE_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +84,23 @@ class Edge:
         self._handlers = Handlers(services)
         self._websockets = WebSockets(services, self._handlers)
         self.app = web.Application(
-            middlewares=[_edge(services)],
+            middlewares=[edge_middleware(services)],
             client_max_size=services.limits.max_frame_bytes,
         )
         self.aiohttp_log = AiohttpLog(services.metrics)
         router = self.app.router
-        router.add_get("/v1/ws", self._websockets.handle)
+        expect = expectation(services.metrics)
+        router.add_route("GET", "/v1/ws", self._websockets.handle, expect_handler=expect)
         rest = Rest(services, self._handlers)
         for route in ROUTES:
-            router.add_route(route.method, route.path, rest.serve(route))
+            router.add_route(route.method, route.path, rest.serve(route), expect_handler=expect)
         operations = Operations(services)
-        router.add_get("/health/live", operations.live)
-        router.add_get("/health/ready", operations.ready)
-        router.add_get("/health/detailed", operations.detailed)
-        router.add_get("/metrics", operations.metrics)
-        self.app.on_response_prepare.append(_hide_versions)
+        router.add_get("/health/live", operations.live, expect_handler=expect)
+        router.add_get("/health/ready", operations.ready, expect_handler=expect)
+        router.add_get("/health/detailed", operations.detailed, expect_handler=expect)
+        router.add_get("/metrics", operations.metrics, expect_handler=expect)
+        router.add_route(hdrs.METH_ANY, "/{path:.*}", nowhere, expect_handler=expect)
+        self.app.on_response_prepare.append(hide_versions)
         self.app.on_shutdown.append(self._shut_down)
 
     async def close(self, spread_s: float = 0.0, retry_in_s: int = 1) -> None:
@@ -196,24 +194,6 @@ class Operations:
         )
 
 
-def error_response(error: RequestError, status: int | None = None) -> web.Response:
-    """An error as the body of an HTTP response."""
-    spec = ERRORS[error.code]
-    headers = {}
-    if error.code is ErrorCode.UNAUTHENTICATED:
-        headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    if spec.retry:
-        headers[hdrs.RETRY_AFTER] = str(_retry_after_s(error))
-    body = dumps({"error": error_body(error)})
-    return web.Response(body=body, status=status or spec.http_status, headers=headers, content_type=JSON_TYPE)
-
-
-def _retry_after_s(error: RequestError) -> int:
-    """In whole seconds, which is all that the header can say."""
-    wait_ms = error.data.get("retry_after_ms")
-    return max(1, ceil(wait_ms / 1000)) if isinstance(wait_ms, int | float) else 1
-
-
 def _health(fine: bool) -> web.Response:
     body = dumps({"status": "ok" if fine else "unavailable"})
     return web.Response(body=body, status=200 if fine else 503, content_type=JSON_TYPE)
@@ -238,83 +218,3 @@ async def _body(http: web.Request) -> bytes:
     except (web.RequestPayloadError, ConnectionResetError):
         message = "body: it is not complete, or not encoded as its headers say"
         raise RequestError(ErrorCode.BAD_REQUEST, message, field="body") from None
-
-
-# --- What holds for every address ------------------------------------------------------------------------------------
-
-
-async def _hide_versions(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers[hdrs.SERVER] = "haulcast"
-
-
-def _edge(services: Services) -> Middleware:
-    """CORS, and errors of aiohttp itself (no such address, body too large) in the form of all others."""
-    origins = Origins(services.origins)
-
-    @web.middleware
-    async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
-        origin = request.headers.get(hdrs.ORIGIN)
-        allowed = origin is not None and origins.allow(origin, request.host)
-        if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
-            response: web.StreamResponse = web.Response(status=204)
-            if allowed:
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, PUT"
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = f"Authorization, Content-Type, {IDEMPOTENCY_KEY}"
-                response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(CORS_MAX_AGE_S)
-        else:
-            response = await _answer(request, handler, services.metrics)
-        if not response.prepared:  # a WebSocket that has ended is
-            response.headers[hdrs.VARY] = hdrs.ORIGIN
-            if origin is not None and allowed:
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-                response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = hdrs.RETRY_AFTER
-        return response
-
-    return edge
-
-
-async def _answer(request: web.Request, handler: Handler, metrics: TransportMetrics) -> web.StreamResponse:
-    """Have the request handled. What no route has answered is refused here: logged and counted as type `http`."""
-    status: int | None = None
-    headers: dict[str, str] = {}
-    failure: Exception
-    try:
-        return await handler(request)
-    except web.HTTPNotFound:
-        failure = RequestError(ErrorCode.NOT_FOUND)
-    except web.HTTPMethodNotAllowed as refused:
-        methods = headers[hdrs.ALLOW] = ", ".join(sorted(refused.allowed_methods))
-        failure, status = RequestError(ErrorCode.NOT_FOUND, f"This address takes {methods}."), refused.status
-    except web.HTTPRequestEntityTooLarge as refused:
-        failure, status = RequestError(ErrorCode.BAD_REQUEST, "body: it is too large", field="body"), refused.status
-    except web.HTTPException as refused:  # whatever else aiohttp finds wrong with a request
-        if refused.status < 400:
-            raise
-        failure, status = RequestError(ErrorCode.BAD_REQUEST), refused.status
-    except Exception as exception:
-        failure = exception
-    error = error_of(failure, "http", None, {})
-    metrics.requests.labels("http", error.code).inc()
-    response = error_response(error, status)
-    response.headers.update(headers)
-    return response
-
-
-class AiohttpLog(logging.Logger):
-    """What aiohttp itself has to say. Of what is not HTTP it would log the peer's address and quote what came, perhaps
-    a token."""
-
-    def __init__(self, metrics: TransportMetrics) -> None:
-        super().__init__("haulcast.http", logging.WARNING)
-        self._metrics = metrics
-
-    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
-        """See `logging.Logger`."""
-        error = kwargs.get("exc_info")
-        if isinstance(error, web.RequestPayloadError):
-            pass  # the rest of a body whose request has been answered
-        elif isinstance(error, HttpProcessingError):
-            self._metrics.requests.labels("http", ErrorCode.BAD_REQUEST).inc()
-            log.info("http_unreadable", error=type(error).__name__)
-        else:
-            log.error("http_failed", exc_info=error)

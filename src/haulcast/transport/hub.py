@@ -74,6 +74,10 @@ class _Topic:
         self.version = version
         self.subscribers: dict[Connection, TopicVersion] = {}
 
+    def held(self, connection: Connection) -> TopicVersion:
+        """What a subscriber has been sent: its snapshot, and every version since."""
+        return max(self.subscribers[connection], self.version)
+
     def send(self, version: TopicVersion, frames: bytes) -> None:
         """Move to `version` and tell all whose snapshot was older."""
         self.version = version
@@ -194,9 +198,10 @@ class Hub:
         topic = self._topics.get((connection.principal.tenant_id, name))
         if topic is None or connection not in topic.subscribers:
             raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
-        if version > topic.version:
+        held = topic.held(connection)
+        if version > held:
             raise RequestError(
-                ErrorCode.BAD_REQUEST, f"data.version: the topic is at {list(topic.version)}", field="data.version"
+                ErrorCode.BAD_REQUEST, f"data.version: the topic is at {list(held)}", field="data.version"
             )
 
     async def feed_view(self, tenant_id: TenantId, transporter_id: TransporterId) -> dict[str, Json]:
@@ -262,13 +267,22 @@ class Hub:
             return
         since, version = (change.epoch, before.seq), (change.epoch, after.seq)
         changed, gone = difference(broadcast_view(before), broadcast_view(after))
-        frames = [delta_frame(topic.name, since, version, now_ms, changed, gone)]
-        frames += [
+        events = b"".join(
             event_frame(topic.name, version, now_ms, effect.news, effect.data)
             for effect in change.effects
             if isinstance(effect, fx.TellWatchers)
-        ]
-        topic.send(version, b"".join(frames))
+        )
+        # A seq is written once, so the state of (1, 9) is that of (2, 9): taking a broadcast over changes nothing that
+        # is shown. Who has the one and who has the other each get the delta from theirs; nearly always all have one.
+        frames: dict[TopicVersion, bytes] = {}
+        for connection, had in topic.subscribers.items():
+            if had < version:
+                held = topic.held(connection)
+                base = held if held[1] == before.seq else since
+                if base not in frames:
+                    frames[base] = delta_frame(topic.name, base, version, now_ms, changed, gone) + events
+                connection.send(frames[base])
+        topic.version = version
         if not after.live and not any(trip.active for trip in after.trips):
             for connection, had in list(topic.subscribers.items()):
                 if had < version:  # it has been told, and nothing can follow

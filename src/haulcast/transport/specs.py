@@ -24,7 +24,8 @@ from haulcast.ports import Role
 
 from . import outgoing, wire
 from .handlers import HANDLERS, LOGGED
-from .http import IDEMPOTENCY_KEY, ROUTES, Route
+from .http import ROUTES, Route
+from .http_edge import IDEMPOTENCY_KEY
 from .session import Limits
 from .websocket import SUBPROTOCOL
 

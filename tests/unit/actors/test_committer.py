@@ -11,7 +11,9 @@ from haulcast.domain.ids import BroadcastId
 from haulcast.domain.replies import Done
 from haulcast.metrics import Metrics
 from haulcast.ports import Duplicate, Landed, LoggedReply, Origin, RequestKey, Role, Write
-from tests.sim.world import ACME, FaultyJournal, VirtualClock
+from tests.sim.faults import FaultyJournal
+from tests.sim.virtual_time import VirtualClock
+from tests.sim.world import ACME
 
 
 class Bench:

@@ -1,15 +1,18 @@
 """What the theory of operation of the deadline heap promises."""
 
 import asyncio
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from haulcast.actors.timers import Deadlines
-from tests.sim.world import START_MS, VirtualClock, on_virtual_time
+from tests.sim.virtual_time import START_MS, VirtualClock, on_virtual_time
 
 
 @dataclass(eq=False)
@@ -131,17 +134,29 @@ async def test_what_was_replaced_or_disarmed_does_not_pile_up(belfry: Belfry) ->
     assert sum(len(bell.rings) for bell in bells) == 1
 
 
-@pytest.mark.parametrize("first", [None, 90_000])  # the heap is rebuilt when it was armed for the one, or the other
-async def test_an_alarm_that_goes_to_and_fro_between_two_times_does_not_pile_up(
-    belfry: Belfry, first: int | None
+async def test_alarms_that_come_back_to_the_same_times_again_and_again_do_not_have_the_heap_rebuilt_each_time(
+    belfry: Belfry,
 ) -> None:
-    bell = belfry.bell(first)
-    for _ in range(500):
-        belfry.arm(bell, 60_000)
-        belfry.arm(bell, 30_000)
-    assert len(belfry.heap._heap) <= 2 * 1 + 64
-    await asyncio.sleep(100)
-    assert bell.rings == [30_000]
+    """As broadcasts do: the expiry while a lookup is under way, then the next wave, then the expiry again."""
+    bells = [belfry.bell(3_600_000) for _ in range(100)]
+    rebuilds = 0
+
+    def heapify(heap: list[Any]) -> None:
+        nonlocal rebuilds
+        rebuilds += 1
+        original(heap)
+
+    original = heapq.heapify
+    with patch.object(heapq, "heapify", heapify):
+        for n in range(50):
+            for number, bell in enumerate(bells):
+                belfry.arm(bell, 1_000 * n + number + 1)
+                await asyncio.sleep(0.001)
+                belfry.arm(bell, 3_600_000)
+            await asyncio.sleep(0.9)
+    assert all(len(bell.rings) == 50 for bell in bells)
+    assert len(belfry.heap._heap) <= 2 * 100 + 64
+    assert rebuilds < 2 * 100 * 50 / 100
 
 
 async def test_a_wall_clock_that_jumps_ahead_is_noticed_within_a_second(belfry: Belfry) -> None:
@@ -174,7 +189,9 @@ async def test_once_stopped_it_rings_nothing_and_holds_no_timer(belfry: Belfry) 
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 4), st.one_of(st.none(), st.integers(0, 5_000)), st.sampled_from([0, 0, 0.3, 1.0, 2.5])
+            st.integers(0, 4),
+            st.one_of(st.none(), st.integers(0, 500).map(lambda n: 10 * n + 5)),
+            st.sampled_from([0, 0, 0.3, 1.0, 2.5]),
         ),
         max_size=60,
     )
@@ -182,7 +199,10 @@ async def test_once_stopped_it_rings_nothing_and_holds_no_timer(belfry: Belfry) 
 def test_every_alarm_rings_at_what_it_was_last_armed_for_and_at_nothing_else(
     steps: list[tuple[int, int | None, float]],
 ) -> None:
-    """Against a model: a bell rings if its time comes while it is still armed for it, at once if that has passed."""
+    """Against a model: a bell rings if its time comes while it is still armed for it, at once if that has passed.
+
+    No deadline falls on the end of a pause: which of the two came first would not be said.
+    """
 
     async def run() -> None:
         belfry = Belfry()
@@ -196,7 +216,7 @@ def test_every_alarm_rings_at_what_it_was_last_armed_for_and_at_nothing_else(
                 if at_ms is not None and at_ms <= until_ms:
                     expected[name].append(max(at_ms, belfry.clock.now_ms() - START_MS))
                     armed[name] = None
-            await asyncio.sleep(seconds + 0.0001)
+            await asyncio.sleep(seconds)
 
         for name, at_ms, pause_s in steps:
             belfry.arm(bells[name], at_ms)

@@ -24,6 +24,7 @@ from haulcast.domain.replies import Done, Json, Refusal, Refused
 from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import TRIP_TRANSITIONS, EndReason, TripStatus
 from haulcast.domain.views import broadcast_summary, trip_view
+from haulcast.domain.waves import radius_m
 
 from .strategies import (
     BROADCAST,
@@ -437,10 +438,10 @@ def at_status(status: TripStatus) -> Run:
     ("status", "new"),
     [(status, new) for status in TripStatus for new in TripStatus if new in TRIP_TRANSITIONS[status]],
 )
-@pytest.mark.parametrize("user", [T1, driver_of(T1)])
-def test_a_trip_goes_forward_and_may_skip(status: TripStatus, new: TripStatus, user: TransporterId | DriverId) -> None:
+@pytest.mark.parametrize("by_driver", [False, True])
+def test_a_trip_goes_forward_and_may_skip(status: TripStatus, new: TripStatus, by_driver: bool) -> None:
     run = at_status(status).at(NOW_MS + 7)
-    decision = run.do(UpdateTrip(user, TRIP, new))
+    decision = run.do(UpdateTrip(driver_of(T1) if by_driver else T1, TRIP, new, by_driver))
     assert (run.trip().status, run.trip().updated_at_ms, run.trip().assigned_at_ms) == (new, NOW_MS + 7, NOW_MS)
     assert decision == Decision(
         (e.TripUpdated(NOW_MS + 7, TRIP, new),),
@@ -474,11 +475,21 @@ def test_a_trip_never_goes_back(status: TripStatus, new: TripStatus) -> None:
     assert decision == refused(Refusal.TRIP_TRANSITION_INVALID, status=status, allowed=allowed)
 
 
-@pytest.mark.parametrize("user", [T2, T3, driver_of(T2), DriverId("c1")])
+@pytest.mark.parametrize(
+    ("user", "by_driver"),
+    [
+        (T2, False),
+        (T3, False),
+        (driver_of(T2), True),
+        (DriverId("c1"), True),
+        (DriverId(T1), True),  # a driver who happens to have the transporter's id
+        (TransporterId(driver_of(T1)), False),
+    ],
+)
 @pytest.mark.parametrize("status", [TripStatus.ASSIGNED, TripStatus.EN_ROUTE])
-def test_a_stranger_finds_no_trip(user: TransporterId | DriverId, status: TripStatus) -> None:
+def test_a_stranger_finds_no_trip(user: TransporterId | DriverId, by_driver: bool, status: TripStatus) -> None:
     run = at_status(TripStatus.ASSIGNED)
-    assert run.decide(UpdateTrip(user, TRIP, status)) == refused(Refusal.TRIP_NOT_FOUND)
+    assert run.decide(UpdateTrip(user, TRIP, status, by_driver)) == refused(Refusal.TRIP_NOT_FOUND)
 
 
 @pytest.mark.parametrize("trip_id", ["01k9haul-2-t", "01k9haul-3-t", "01k9haul-1-a", "01k9haul"])
@@ -713,9 +724,19 @@ def test_the_reach_grows_with_the_waves_until_it_is_everywhere() -> None:
     assert reached == [[], [25], [25, 26], [25, 26, 75], [25, 26, 75, 76, 9_000]]
 
 
-@pytest.mark.parametrize("distance_m", [0, 1])
-def test_before_the_first_wave_there_is_nothing_to_be_late_for(distance_m: int) -> None:
-    assert begun("van").decide(Appear(candidate(T1, "van", distance_m))) == Decision()
+@pytest.mark.parametrize("sent", [0, 1])
+def test_who_appears_while_a_wave_is_due_is_offered_as_if_it_had_been_sent(sent: int) -> None:
+    """Its candidates may have been looked up just before."""
+    run = begun("van", offered=(T2,)) if sent else begun("van")
+    wave = sent + 1
+    within = round(radius_m(run.settings, wave) or 0)
+    if sent:
+        assert run.decide(Appear(candidate(T1, "van", within))).events == ()
+    run.at(run.state.next_wave_at_ms or 0)
+    assert run.decide(Appear(candidate(T1, "van", within + 1))).events == ()
+    (offered,) = run.decide(Appear(candidate(T1, "van", within))).events
+    assert isinstance(offered, e.Offered)
+    assert (offered.offer.transporter_id, offered.offer.wave) == (T1, wave)
 
 
 def test_who_has_had_the_offer_does_not_get_it_by_coming_again() -> None:

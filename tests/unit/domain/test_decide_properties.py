@@ -162,7 +162,7 @@ class Dispatch(RuleBasedStateMachine):
     def move_a_trip(self, after: After, data: st.DataObject) -> None:
         trip = data.draw(st.sampled_from(self.state.trips))
         status = data.draw(trip_statuses)
-        decision = self._do(after, UpdateTrip(trip.driver_id, trip.trip_id, status))
+        decision = self._do(after, UpdateTrip(trip.driver_id, trip.trip_id, status, by_driver=True))
         allowed = status is trip.status or status in TRIP_TRANSITIONS[trip.status]
         assert isinstance(decision.reply, Done) == allowed
         moved = self.state.trip(trip.trip_id)

@@ -27,13 +27,13 @@ def test_after_the_last_radius_the_reach_stays() -> None:
     assert radius_m(TenantSettings(wave_radii_km=(10, 25)), 9) == 25_000
 
 
-@pytest.mark.parametrize("late_ms", [-3, 0, 1, 200])
+@pytest.mark.parametrize("late_ms", [-3, 0, 1, 200, 7_500])
 def test_waves_keep_their_schedule_while_the_lookups_take_a_moment(late_ms: int) -> None:
     assert next_wave_at(SETTINGS, 1, DUE_MS, DUE_MS + late_ms, left_out=False) == DUE_MS + 15_000
 
 
-@pytest.mark.parametrize("late_ms", [15_000, 15_001, 3_600_000])
-def test_a_wave_that_is_whole_intervals_late_gives_the_next_a_full_one(late_ms: int) -> None:
+@pytest.mark.parametrize("late_ms", [7_501, 14_999, 15_000, 15_001, 3_600_000])
+def test_a_wave_that_is_more_than_half_an_interval_late_gives_the_next_a_full_one(late_ms: int) -> None:
     now_ms = DUE_MS + late_ms
     assert next_wave_at(SETTINGS, 1, DUE_MS, now_ms, left_out=False) == now_ms + 15_000
 

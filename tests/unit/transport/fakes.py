@@ -7,6 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from haulcast.domain.broadcast import Broadcast, Offer
 from haulcast.domain.commands import Command, Create
 from haulcast.domain.fleet import Driver, Transporter, Vehicle
 from haulcast.domain.geo import Point
@@ -130,7 +131,7 @@ class FakeHealth:
 
 
 class WatchedJournal(MemoryJournal):
-    """Counts the fleet reads, and holds them while `gate` is cleared."""
+    """Counts the fleet reads, and holds reads of vehicles and of offers while `gate` is cleared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,6 +144,12 @@ class WatchedJournal(MemoryJournal):
         vehicle = await super().read_vehicle(tenant_id, vehicle_id)
         await self.gate.wait()
         return vehicle
+
+    async def read_offers(
+        self, tenant_id: TenantId, transporter_id: TransporterId, ended_after_ms: int
+    ) -> list[tuple[Broadcast, Offer]]:
+        await self.gate.wait()
+        return await super().read_offers(tenant_id, transporter_id, ended_after_ms)
 
     async def read_driver(self, tenant_id: TenantId, driver_id: DriverId) -> Driver | None:
         self.fleet_reads += 1

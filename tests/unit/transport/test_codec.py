@@ -305,6 +305,12 @@ def test_ids_on_the_wire_are_those_of_the_domain(name: str) -> None:
         assert is_id(name)
 
 
+@pytest.mark.parametrize("name", ["b1\n", "\nb1", "b1\n\n", "b\n1", "x" * 64 + "\n"])
+def test_a_line_break_is_no_part_of_an_id(name: str) -> None:
+    _, error = refused(text("broadcast.cancel", {"broadcast_id": name}))
+    assert error.data == {"field": "data.broadcast_id"}
+
+
 @given(st.text(max_size=70) | st.from_regex(r"[ -~]{1,64}\n?", fullmatch=True))
 def test_request_ids_are_1_to_64_printable_ascii_characters(name: str) -> None:
     fine = 1 <= len(name) <= 64 and name.isascii() and name.isprintable()

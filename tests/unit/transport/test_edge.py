@@ -1,8 +1,10 @@
 """The edge over real sockets: what a client sees of connections and calls. Only the actors behind it are fakes."""
 
 import asyncio
+import gc
 import json
 import struct
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +18,7 @@ from structlog.testing import capture_logs
 from haulcast.domain.replies import Done, Refusal, Refused
 from haulcast.errors import ERRORS, ErrorCode, JournalUnavailable, RequestError
 from haulcast.ports import Role
+from haulcast.transport.connection import Connection
 from haulcast.transport.http import ROUTES, Edge
 from haulcast.transport.services import Services
 from haulcast.transport.session import Limits
@@ -116,6 +119,13 @@ async def server() -> AsyncIterator[Server]:
 def quiet() -> Iterator[None]:
     with capture_logs():
         yield
+
+
+def socket_of(client: Client) -> asyncio.Transport:
+    """The client's own end, to do with it what a library would not."""
+    assert client.socket._conn is not None
+    assert client.socket._conn.transport is not None
+    return client.socket._conn.transport
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -285,9 +295,7 @@ class TestClosing:
         async with serving(lambda world: world.with_(limits=replace(FAST, max_queued_bytes=100_000))) as server:
             client = await server.greeted(Role.DRIVER, "d1")
             (connection,) = server.world.hub._subscribed
-            assert client.socket._conn is not None
-            transport = client.socket._conn.transport
-            assert transport is not None
+            transport = socket_of(client)
             transport.pause_reading()
             while server.world.hub.connection_count:
                 connection.send(b"\x81\x7e\xea\x60" + b"x" * 60_000)
@@ -311,23 +319,64 @@ class TestClosing:
     async def test_frames_that_are_no_frames(self, server: Server, frame: str | bytes, close: int) -> None:
         client = await server.greeted(Role.DRIVER, "d1")
         if isinstance(frame, bytes):
-            assert client.socket._conn is not None
-            assert client.socket._conn.transport is not None
-            client.socket._conn.transport.write(frame)
+            socket_of(client).write(frame)
         else:
             await client.socket.send_str(frame)
         assert (await client.closed())[0] == close
 
+    async def test_closing_the_edge_waits_for_the_end_of_all(self, server: Server) -> None:
+        for number in range(3):
+            await server.greeted(Role.DRIVER, f"d{number}")
+        await server.edge.close()
+        assert server.world.hub.connection_count == 0
+        assert asyncio.all_tasks() <= {asyncio.current_task(), *(t for t in asyncio.all_tasks() if "http" in repr(t))}
+
+    async def test_a_client_that_closes_but_does_not_read_is_cut_off(self, server: Server) -> None:
+        client = await server.greeted(Role.DRIVER, "d1")
+        (connection,) = server.world.hub._subscribed
+        transport = socket_of(client)
+        transport.pause_reading()
+        for _ in range(15):
+            connection.send(b"\x81\x7e\xea\x60" + b"x" * 60_000)
+        await asyncio.sleep(0.01)
+        await client.socket._writer.close(1000)
+        await until(lambda: server.world.hub.connection_count == 0)
+        assert isinstance(connection, Connection)
+        await until(lambda: connection._transport.get_extra_info("socket").fileno() == -1)
+        transport.abort()
+
     async def test_nothing_is_left_when_the_client_just_goes(self, server: Server) -> None:
+        """Not even a task of its own that is still reading; a command that it sent goes on."""
+        client = await server.greeted(Role.OPERATOR, "op1")
+        server.world.journal.gate.clear()
+        await client.ask("r1", "subscribe", topic="feed:t1")
+        await until(lambda: server.world.hub.topic_count == 1)
+        socket_of(client).abort()
+        await until(lambda: server.world.hub.connection_count == 0)
+        assert server.world.hub.topic_count == 0
+        await until(lambda: not any("_subscribed" in repr(task) for task in asyncio.all_tasks()))
+
+    async def test_an_accept_goes_on_when_its_client_has_gone(self, server: Server) -> None:
         client = await server.greeted(Role.TRANSPORTER, "t1")
         server.world.journal.gate.clear()
-        await client.ask("r1", "location", vehicle_id="v1", lat=1, lng=1)
+        await client.ask("r1", "offer.accept", broadcast_id="b1", vehicle_id="v1", driver_id="d1")
         await until(lambda: server.world.journal.fleet_reads == 1)
-        assert client.socket._conn is not None
-        assert client.socket._conn.transport is not None
-        client.socket._conn.transport.abort()
+        socket_of(client).abort()
         await until(lambda: server.world.hub.connection_count == 0)
         server.world.journal.gate.set()
+        await until(lambda: len(server.world.dispatcher.asked) == 1)
+        server.world.dispatcher.futures[0].set_result(Done())
+
+    async def test_no_timer_keeps_a_connection_that_has_ended(self, server: Server) -> None:
+        client = await server.greeted(Role.DRIVER, "d1")
+        (connection,) = server.world.hub._subscribed
+        ended = weakref.ref(connection)
+        del connection
+        await client.socket.close()
+        await until(lambda: server.world.hub.connection_count == 0)
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert ended() is None
 
 
 class TestOrigins:
@@ -361,6 +410,7 @@ class TestOrigins:
                 async with server.http.options(server.url + "/v1/broadcasts", headers=preflight) as response:
                     assert response.status == 204
                     assert (response.headers.get("Access-Control-Allow-Origin") == origin) is allowed
+                    assert ("Access-Control-Allow-Methods" in response.headers) is allowed
                 async with server.http.get(server.url + "/health/live", headers={"Origin": origin}) as response:
                     assert (response.headers.get("Access-Control-Allow-Origin") == origin) is allowed
                     assert response.headers["Vary"] == "Origin"
@@ -476,6 +526,13 @@ class TestRequests:
         await client.ask("a4", "ack", topic="feed:t1", version=[version[0] + 1, 0])
         assert (await client.next())["error"]["code"] == "BAD_REQUEST"
 
+    async def test_presence_is_told_of_a_transporter_now_and_then(self, server: Server) -> None:
+        client = await server.greeted(Role.TRANSPORTER, "t1")
+        for number in range(3):
+            await client.ask(str(number), "ping")
+            await client.reply(str(number))
+        assert server.world.availability.heard == ["t1"]
+
     async def test_pings_are_answered_in_order(self, server: Server) -> None:
         client = await server.greeted(Role.CUSTOMER, "c1")
         await client.ask("r1", "ping")
@@ -520,6 +577,19 @@ class TestRest:
     async def test_a_bad_token_is_refused(self, server: Server, header: str) -> None:
         status, body = await server.call("GET", "/v1/offers", Authorization=header)
         assert (status, body["error"]["code"]) == (401, "UNAUTHENTICATED")
+
+    async def test_a_good_token_in_another_scheme_is_refused(self, server: Server) -> None:
+        header = "Basic " + server.token(Role.TRANSPORTER, "t1")
+        assert (await server.call("GET", "/v1/offers", Authorization=header))[0] == 401
+
+    async def test_a_call_that_still_reads_when_the_edge_closes_is_answered(self, server: Server) -> None:
+        server.world.journal.gate.clear()
+        here = {"vehicle_id": "v1", "lat": 1, "lng": 2}
+        calling = asyncio.create_task(server.call("POST", "/v1/location", Role.TRANSPORTER, "t1", here))
+        await until(lambda: server.world.journal.fleet_reads == 1)
+        await server.edge.close()
+        status, body = await calling
+        assert (status, body["error"]["code"]) == (503, "UNAVAILABLE")
 
     async def test_a_command_is_answered_with_the_data_of_its_reply(self, server: Server) -> None:
         calling = asyncio.create_task(
@@ -572,7 +642,10 @@ class TestRest:
 
     async def test_a_method_that_an_address_does_not_take(self, server: Server) -> None:
         status, body = await server.call("DELETE", "/v1/broadcasts")
-        assert (status, body["error"]["message"]) == (405, "This address takes GET, POST.")
+        assert (status, body["error"]["code"]) == (405, "NOT_FOUND")
+        assert "GET" in body["error"]["message"]
+        assert "POST" in body["error"]["message"]
+        assert "DELETE" not in body["error"]["message"]
 
     async def test_fleet_and_location(self, server: Server) -> None:
         operator = (Role.OPERATOR, "op1")

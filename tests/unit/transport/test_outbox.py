@@ -144,6 +144,7 @@ class TestTicks:
         sender.transport.closing = True
         await tick()
         assert sender.transport.writes == []
+        assert not sender.transport.aborted
 
     async def test_flush_now_does_not_wait_for_the_end_of_the_tick(
         self, flusher: Flusher, metrics: TransportMetrics

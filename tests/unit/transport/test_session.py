@@ -219,6 +219,10 @@ class TestRate:
             for last in range(first, len(times)):
                 assert last - first + 1 <= 100 + (times[last] - start) * 50.0 + 1e-6
 
+    def test_long_silence_saves_up_no_more_than_a_burst(self) -> None:
+        bucket = TokenBucket(50.0, 100, 0.0)
+        assert [bucket.take(3600.0) == 0.0 for _ in range(101)] == [True] * 100 + [False]
+
     def test_a_clock_that_stands_still_or_steps_back_gives_no_tokens(self) -> None:
         bucket = TokenBucket(50.0, 1, 10.0)
         assert bucket.take(10.0) == 0.0

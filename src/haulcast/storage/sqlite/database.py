@@ -5,7 +5,8 @@
    waits for nobody.
 3. `synchronous=FULL`: COMMIT returns once the write-ahead log is on the disk.
 4. What a caller asked for is carried through even if the caller is cancelled while it waits.
-5. No error of the driver leaves this package: it becomes `JournalUnavailable`, and at the start `ConfigError`.
+5. No error of the driver leaves this package. What may pass (a full disk, a lock) becomes `JournalUnavailable`, what
+   trying again cannot mend becomes `JournalFault`, and at the start either is a `ConfigError`.
 """
 
 import asyncio
@@ -17,10 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
-from haulcast.errors import ConfigError, JournalUnavailable
+from haulcast.errors import ConfigError, JournalFault, JournalUnavailable
 from haulcast.storage.documents import Unreadable
 
 T = TypeVar("T")
+
+_FAULTS = (
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.NotSupportedError,
+    Unreadable,
+)
 
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables."""
@@ -113,7 +123,9 @@ class ConnectionThread:
                 raise JournalUnavailable("the journal is closed")
             try:
                 return job(self._connection)
-            except (sqlite3.Error, Unreadable) as error:
+            except _FAULTS as error:
+                raise JournalFault(f"{type(error).__name__}: {error}") from error
+            except sqlite3.Error as error:
                 raise JournalUnavailable(f"{type(error).__name__}: {error}") from error
 
         return await self._submit(translated)

@@ -164,10 +164,11 @@ WHERE tenant_id = :tenant_id AND broadcast_id = :broadcast_id
 RETURNING epoch, state
 """
 
+# What has a deadline is live.
 ORPHANS = """
 SELECT tenant_id, broadcast_id
 FROM broadcasts
-WHERE status IN ('searching', 'partially_filled') AND owner <> :owner
+WHERE next_deadline_at_ms IS NOT NULL AND owner <> :owner
 ORDER BY next_deadline_at_ms, tenant_id, broadcast_id
 LIMIT :limit
 """
@@ -211,13 +212,14 @@ ORDER BY created_at_ms DESC, broadcast_id DESC
 LIMIT :limit
 """
 
-# Two ranges of one index, however many offers the transporter ever had.
+# Two ranges of one index, however many offers the transporter ever had. Left to itself SQLite takes the primary key
+# here and in the next query, and goes through all that the tenant has.
 OFFERS_OF_TRANSPORTER = """
 WITH shown AS (
-    SELECT * FROM offers
+    SELECT * FROM offers INDEXED BY offers_of_transporter
     WHERE tenant_id = :tenant_id AND transporter_id = :transporter_id AND ended_at_ms IS NULL
     UNION ALL
-    SELECT * FROM offers
+    SELECT * FROM offers INDEXED BY offers_of_transporter
     WHERE tenant_id = :tenant_id AND transporter_id = :transporter_id AND ended_at_ms > :ended_after_ms
 )
 SELECT
@@ -229,7 +231,7 @@ ORDER BY offered_at_ms, broadcast_id
 
 ACTIVE_TRIPS_OF_TRANSPORTER = """
 SELECT broadcasts.state, trip_id
-FROM assignments
+FROM assignments INDEXED BY assignments_active_transporter
 JOIN broadcasts USING (tenant_id, broadcast_id)
 WHERE tenant_id = :tenant_id AND transporter_id = :user_id AND trip_status NOT IN ('delivered', 'cancelled')
 ORDER BY assigned_at_ms, trip_id

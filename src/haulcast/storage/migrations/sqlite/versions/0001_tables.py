@@ -79,8 +79,8 @@ STATEMENTS = (
     """,
     # Those that another incarnation owns, nearest deadline first, found in the index alone.
     """
-    CREATE INDEX broadcasts_live_deadline ON broadcasts (next_deadline_at_ms, tenant_id, broadcast_id, owner)
-    WHERE status IN ('searching', 'partially_filled')
+    CREATE INDEX broadcasts_deadline ON broadcasts (next_deadline_at_ms, tenant_id, broadcast_id, owner)
+    WHERE next_deadline_at_ms IS NOT NULL
     """,
     "CREATE INDEX broadcasts_newest ON broadcasts (tenant_id, created_at_ms, broadcast_id)",
     "CREATE INDEX broadcasts_newest_of_customer ON broadcasts (tenant_id, customer_id, created_at_ms, broadcast_id)",

@@ -1,0 +1,184 @@
+"""What can go wrong around an actor and in it. Each injector says where it is unrealistic."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from math import inf
+from unittest.mock import patch
+
+from haulcast.actors import broadcast_actor
+from haulcast.domain.broadcast import Broadcast
+from haulcast.domain.commands import Command
+from haulcast.domain.decide import Decision, decide
+from haulcast.domain.geo import Point
+from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
+from haulcast.domain.settings import TenantSettings
+from haulcast.errors import JournalUnavailable
+from haulcast.ports import Duplicate, Landed, Nearby, Outcome, RequestKey, Stored, Write
+from haulcast.storage.memory.journal import MemoryJournal
+from haulcast.storage.memory.presence import MemoryPresence
+from tests.sim.virtual_time import VirtualClock
+
+
+class FaultyJournal(MemoryJournal):
+    """The journal in memory, made to fail on purpose.
+
+    Unrealistic in this: a fault hits a whole commit, before its first write or after its last; reads fail only where
+    a test asks for it; a slow commit is as slow for one write as for many, and lands in one instant in its middle.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[Write]] = []  # every attempt to commit
+        self.landed: list[Write] = []  # what is durable, in the order in which it became so
+        self.reported_seq: dict[BroadcastId, int] = {}  # the newest state of which a commit's answer has told
+        self.reported_replies: set[RequestKey] = set()  # replies of which a commit's answer has told
+        self.failing: float = 0  # so many of the next commits write nothing and raise
+        self.losing: float = 0  # so many of the next commits write everything and raise
+        self.claims_losing: float = 0  # so many of the next claims take the broadcast and raise
+        self.claims_failing: float = 0  # so many of the next claims take nothing and raise `claim_error`
+        self.claim_error: Exception = JournalUnavailable("out of reach")
+        self.before_s = 0.0  # what a commit takes until it lands
+        self.after_s = 0.0  # and from then until it is reported
+        self._poisonous: Callable[[Write], bool] = lambda _write: False
+        self._landed_ids: set[str] = set()
+
+    @contextmanager
+    def unavailable(self, times: float = inf) -> Iterator[None]:
+        """The next `times` commits write nothing and raise `JournalUnavailable`."""
+        self.failing = times
+        try:
+            yield
+        finally:
+            self.failing = 0
+
+    @contextmanager
+    def losing_answers(self, times: float) -> Iterator[None]:
+        """The next `times` commits are durable, but their callers get `JournalUnavailable`."""
+        self.losing = times
+        try:
+            yield
+        finally:
+            self.losing = 0
+
+    @contextmanager
+    def slow(self, before_s: float = 0.0, after_s: float = 0.0) -> Iterator[None]:
+        """Commits take `before_s` until they land and `after_s` more until they return."""
+        self.before_s, self.after_s = before_s, after_s
+        try:
+            yield
+        finally:
+            self.before_s = self.after_s = 0.0
+
+    @contextmanager
+    def poisoned(self, poisonous: Callable[[Write], bool]) -> Iterator[None]:
+        """A commit with such a write in it writes nothing and raises something that is nobody's fault but its own."""
+        self._poisonous = poisonous
+        try:
+            yield
+        finally:
+            self._poisonous = lambda _write: False
+
+    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+        """See `Journal`."""
+        self.batches.append(list(writes))
+        if self.before_s:
+            await asyncio.sleep(self.before_s)
+        if self.failing:
+            self.failing -= 1
+            raise JournalUnavailable("out of reach")
+        if any(self._poisonous(write) for write in writes):
+            raise RuntimeError("a write that the journal chokes on")
+        outcomes = await super().commit(writes)
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if isinstance(outcome, Landed) and write.write_id not in self._landed_ids:
+                self._landed_ids.add(write.write_id)
+                self.landed.append(write)
+        if self.after_s:
+            await asyncio.sleep(self.after_s)
+        if self.losing:
+            self.losing -= 1
+            raise JournalUnavailable("the answer was lost")
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if isinstance(outcome, Landed) and write.state is not None:
+                seq = max(write.state.seq, self.reported_seq.get(write.broadcast_id, 0))
+                self.reported_seq[write.broadcast_id] = seq
+            if isinstance(outcome, Landed | Duplicate) and write.logged is not None:
+                self.reported_replies.add(write.logged.origin.key)
+        return outcomes
+
+    async def claim(self, tenant_id: TenantId, broadcast_id: BroadcastId, incarnation: int) -> Stored | None:
+        """See `Journal`."""
+        if self.claims_failing:
+            self.claims_failing -= 1
+            raise self.claim_error
+        claimed = await super().claim(tenant_id, broadcast_id, incarnation)
+        if self.claims_losing:
+            self.claims_losing -= 1
+            raise JournalUnavailable("the answer was lost")
+        return claimed
+
+
+class FlakyPresence(MemoryPresence):
+    """Presence whose positions never grow old, and whose lookups can be made to fail or to take long."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock, vehicle_ttl_s=inf, transporter_ttl_s=inf)
+        self.failing = 0  # so many of the next lookups raise
+        self.lookup_s = 0.0
+
+    def engaged(self, tenant_id: TenantId) -> set[VehicleId]:
+        """The vehicles that are taken to be on a trip."""
+        tenant = self._tenants.get(tenant_id)
+        return set() if tenant is None else set(tenant.engaged)
+
+    async def nearest(
+        self,
+        tenant_id: TenantId,
+        center: Point,
+        *,
+        vehicle_types: Collection[str],
+        radius_m: float | None,
+        exclude: Collection[TransporterId],
+        limit: int,
+    ) -> Nearby:
+        """See `Presence`."""
+        if self.lookup_s:
+            await asyncio.sleep(self.lookup_s)
+        if self.failing:
+            self.failing -= 1
+            raise ConnectionError("presence is out of reach")
+        return await super().nearest(
+            tenant_id, center, vehicle_types=vehicle_types, radius_m=radius_m, exclude=exclude, limit=limit
+        )
+
+
+@contextmanager
+def bug(strikes: Callable[[Command], bool], times: float = inf) -> Iterator[list[Command]]:
+    """Deciding such a command raises, the next `times` times; yields those that did.
+
+    Unrealistic in that it raises before anything is decided, and in every actor of the process.
+    """
+    struck: list[Command] = []
+
+    def broken(state: Broadcast | None, command: Command, settings: TenantSettings, now_ms: int) -> Decision:
+        if strikes(command) and len(struck) < times:
+            struck.append(command)
+            raise ZeroDivisionError("a bug")
+        return decide(state, command, settings, now_ms)
+
+    with patch.object(broadcast_actor, "decide", broken):
+        yield struck
+
+
+@contextmanager
+def decided() -> Iterator[list[Command]]:
+    """Every command that an actor comes to decide, in order."""
+    seen: list[Command] = []
+
+    def see(command: Command) -> bool:
+        seen.append(command)
+        return False
+
+    with bug(see):
+        yield seen

@@ -1,0 +1,116 @@
+from typing import Any
+
+import pytest
+
+from haulcast.domain.events import Event
+from haulcast.domain.ids import TenantId
+from haulcast.domain.replies import Done, Refusal
+from haulcast.domain.states import TripStatus
+from haulcast.errors import RequestError
+from haulcast.ports import Role
+from haulcast.transport import wire
+from haulcast.transport.codec import dumps
+from haulcast.transport.handlers import Caller, Handlers
+from tests.contract.hauls import FLEET, Haul, another, land
+from tests.unit.transport.fakes import ACME, World, principal
+
+OTHER = TenantId("other")
+
+
+def caller(role: Role, user_id: str, tenant_id: TenantId = ACME) -> Caller:
+    return Caller(principal(role, user_id, tenant_id))
+
+
+@pytest.fixture
+async def world() -> World:
+    """The broadcasts b1 to b3 of the customers c1 to c3, b3 being another tenant's."""
+    world = World()
+    await world.journal.put_fleet(ACME, FLEET)
+    for haul in (another(1), another(2, at_ms=another(1).at_ms + 1), another(3, tenant=OTHER)):
+        await land(world.journal, haul.step(haul.created()))
+    return world
+
+
+async def ask(world: World, who: Caller, request: wire.Request) -> Any:
+    reply = await Handlers(world.services).carry_out(who, None, request)
+    assert isinstance(reply, Done)
+    dumps(reply.data)  # it can be told
+    return reply.data
+
+
+@pytest.mark.parametrize(
+    ("who", "shown"),
+    [
+        (caller(Role.CUSTOMER, "c1"), ["b1"]),
+        (caller(Role.CUSTOMER, "nobody"), []),
+        (caller(Role.CUSTOMER, "c3"), []),
+        (caller(Role.OPERATOR, "op1"), ["b2", "b1"]),
+        (caller(Role.OPERATOR, "c1"), ["b2", "b1"]),
+        (caller(Role.OPERATOR, "op1", OTHER), ["b3"]),
+    ],
+)
+async def test_a_customer_is_listed_their_own_and_an_operator_the_tenants(
+    world: World, who: Caller, shown: list[str]
+) -> None:
+    listed = await ask(world, who, wire.BroadcastList())
+    assert [one["broadcast_id"] for one in listed["broadcasts"]] == shown
+
+
+@pytest.mark.parametrize(
+    ("who", "shown"),
+    [
+        (caller(Role.CUSTOMER, "c1"), True),
+        (caller(Role.CUSTOMER, "c2"), False),
+        (caller(Role.CUSTOMER, "c1", OTHER), False),
+        (caller(Role.OPERATOR, "op1"), True),
+        (caller(Role.OPERATOR, "op1", OTHER), False),
+    ],
+)
+async def test_one_broadcast_is_shown_to_its_customer_and_the_tenants_operators(
+    world: World, who: Caller, shown: bool
+) -> None:
+    request = wire.BroadcastGet("b1")
+    if shown:
+        assert (await ask(world, who, request))["broadcast_id"] == "b1"
+    else:
+        with pytest.raises(RequestError) as caught:
+            await ask(world, who, request)
+        assert caught.value.code is Refusal.BROADCAST_NOT_FOUND
+
+
+async def test_the_timeline_tells_what_happened_but_not_who_was_offered_or_declined(world: World) -> None:
+    haul = Haul(broadcast_id=another(4).broadcast_id, customer_id=another(4).customer_id)
+    events: list[Event] = [
+        haul.created(),
+        haul.wave("t1"),
+        haul.offered("t2"),
+        haul.declined("t2"),
+        haul.assigned(1, "t1"),
+        haul.trip(1, TripStatus.EN_ROUTE),
+        haul.cancelled(),
+    ]
+    for event in events:
+        await land(world.journal, haul.step(event))
+    timeline = (await ask(world, caller(Role.CUSTOMER, "c4"), wire.BroadcastGet("b4")))["timeline"]
+    assert [(entry["seq"], entry["event"]) for entry in timeline] == [
+        (1, "created"),
+        (2, "wave_sent"),
+        (3, "offered"),
+        (4, "declined"),
+        (5, "truck_assigned"),
+        (6, "trip_updated"),
+        (7, "cancelled"),
+    ]
+    assert all(entry["at"] == haul.at_ms for entry in timeline)
+    assert (timeline[1]["wave"], timeline[1]["notified"]) == (1, 1)
+    assert timeline[4]["vehicle_id"] == "t1v1"
+    assert timeline[5]["status"] == "en_route"
+    assert timeline[6]["reason"] == "customer_cancelled"
+    assert "t2" not in repr(timeline)
+
+
+async def test_offers_are_those_of_the_feed(world: World) -> None:
+    haul = Haul(broadcast_id=another(4).broadcast_id, customer_id=another(4).customer_id)
+    await land(world.journal, haul.step(haul.created()), haul.step(haul.wave("t1")))
+    assert list((await ask(world, caller(Role.TRANSPORTER, "t1"), wire.OfferList()))["offers"]) == ["b4"]
+    assert (await ask(world, caller(Role.TRANSPORTER, "t2"), wire.OfferList()))["offers"] == {}
