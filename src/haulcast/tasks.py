@@ -1,35 +1,59 @@
-"""Short-lived background tasks with an owner: none is lost to the garbage collector, none outlives its node."""
+"""Tasks with an owner: none is lost to the garbage collector, none outlives the set that it belongs to."""
 
 import asyncio
 from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import structlog
+
+from .errors import ErrorCode, RequestError
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
-class Tasks:
-    """Runs coroutines; an exception in one is logged and concerns nobody else."""
+class TaskSet:
+    """Tasks under way, at most `limit` (None: as many as its owner starts), all ended when the set is closed."""
 
-    def __init__(self) -> None:
-        self._running: set[asyncio.Task[None]] = set()
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._tasks)
 
-    def start(self, work: Coroutine[None, None, None], name: str) -> None:
-        """Run `work` in the background."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._running.add(task)
-        task.add_done_callback(self._done)
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Run `work`; the caller looks at its result. Raises `RequestError` BUSY when the set is full, DRAINING when
+        it is closed."""
+        if self._closed or (self._limit is not None and len(self._tasks) >= self._limit):
+            work.close()
+            raise RequestError(ErrorCode.DRAINING if self._closed else ErrorCode.BUSY)
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run `work`, which nobody waits for; if it fails, that is logged and concerns nobody else. Once the set is
+        closed nothing is started."""
+        if self._closed:
+            work.close()
+            return
+        task = self.spawn(work)
+        task.set_name(name)
+        task.add_done_callback(_log_failure)
 
     async def close(self) -> None:
-        """Cancel what runs and wait until it has ended."""
-        for task in self._running:
+        """Cancel what is under way, and wait until it has ended."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("background_task_failed", task=task.get_name(), exc_info=error)
+
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background_task_failed", task=task.get_name(), exc_info=error)

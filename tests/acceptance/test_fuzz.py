@@ -20,7 +20,7 @@ from haulcast.ports import Role
 from haulcast.transport import wire
 from haulcast.transport.http import ROUTES, Route
 from haulcast.transport.http_edge import IDEMPOTENCY_KEY
-from tests.acceptance.bad_input_support import GOOD
+from tests.acceptance.bad_input.wrong import GOOD
 from tests.acceptance.network import sign
 from tests.acceptance.server import Server
 

@@ -42,7 +42,7 @@ from haulcast.ports import (
     Stored,
     Write,
 )
-from haulcast.tasks import Tasks
+from haulcast.tasks import TaskSet
 
 from .committer import Committer
 from .live_index import LiveIndex
@@ -70,7 +70,7 @@ class ActorContext:
     live_index: LiveIndex
     on_trip: Callable[[TenantId, Trip], None]
     """Called after a trip has begun or changed, durably."""
-    tasks: Tasks
+    tasks: TaskSet
     metrics: ActorMetrics
     incarnation: int
 

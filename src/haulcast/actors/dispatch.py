@@ -3,7 +3,7 @@
 from typing import Self
 
 from haulcast.ports import Clock, Journal, Presence, Publisher
-from haulcast.tasks import Tasks
+from haulcast.tasks import TaskSet
 
 from .broadcast_actor import ActorContext
 from .committer import Committer
@@ -33,7 +33,7 @@ class Dispatch:
         self._journal = journal
         self._presence = presence
         self._committer = Committer(journal, clock, metrics)
-        self._tasks = Tasks()
+        self._tasks = TaskSet()
         self.deadlines = Deadlines(clock, lambda late_ms: metrics.timer_lateness_s.observe(late_ms / 1000))
         live_index = LiveIndex()
         self.availability = Roster(

@@ -19,7 +19,7 @@ from haulcast.domain.ranking import Candidate
 from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Clock, Presence
-from haulcast.tasks import Tasks
+from haulcast.tasks import TaskSet
 
 from .live_index import LiveIndex
 
@@ -41,7 +41,7 @@ class Roster:
         live_index: LiveIndex,
         settings_of: Callable[[TenantId], Awaitable[TenantSettings]],
         appear: Appearance,
-        tasks: Tasks,
+        tasks: TaskSet,
     ) -> None:
         self._clock = clock
         self._presence = presence

@@ -40,7 +40,8 @@ def decide(state: Broadcast | None, command: c.Command, settings: TenantSettings
     if isinstance(command, c.Create):
         return _create(state, command, settings, now_ms)
     if state is None:
-        return Decision(reply=Refused(Refusal.BROADCAST_NOT_FOUND))
+        is_trip = isinstance(command, c.UpdateTrip)
+        return Decision(reply=Refused(Refusal.TRIP_NOT_FOUND if is_trip else Refusal.BROADCAST_NOT_FOUND))
     if state.live and now_ms >= state.expires_at_ms:
         expired, effects = _expire(state, now_ms)
         after = evolve(state, expired)

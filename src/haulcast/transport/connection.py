@@ -21,6 +21,7 @@ from haulcast.domain.ids import TransporterId
 from haulcast.domain.replies import Done, Json, Reply
 from haulcast.errors import Code, ErrorCode, RequestError
 from haulcast.ports import Role
+from haulcast.tasks import TaskSet
 
 from . import session as s
 from . import wire
@@ -31,7 +32,6 @@ from .codec import encode_error, encode_reply, frame, ping_frame, pong_frame
 from .handlers import Caller, Handlers
 from .outbox import Flusher, Outbox
 from .services import Services
-from .tasks import TaskSet
 
 log = structlog.get_logger()
 

@@ -7,13 +7,15 @@
 4. Pages of allowed origins may call (CORS); there are no cookies, so nothing happens in anybody's name without a token.
 """
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 from aiohttp import hdrs, web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from haulcast.domain.ids import TransporterId
+from haulcast.domain.ids import TenantId, TransporterId
 from haulcast.domain.replies import Json
 from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Role
@@ -34,7 +36,13 @@ from .http_edge import (
     nowhere,
 )
 from .services import Services
+from .session import TokenBucket
 from .websocket import WebSockets
+
+PHONES = frozenset({Role.CUSTOMER, Role.TRANSPORTER, Role.DRIVER})
+"""Who is held to the rate of a connection."""
+MAX_BUCKETS = 10_000
+"""Callers whose rate is remembered; a bucket takes about 300 bytes, and is full again after two seconds anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,7 @@ class Rest:
     def __init__(self, services: Services, handlers: Handlers) -> None:
         self._services = services
         self._handlers = handlers
+        self._buckets: OrderedDict[tuple[TenantId, Role, str], TokenBucket] = OrderedDict()  # latest callers last
 
     def serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """The aiohttp handler of one route."""
@@ -145,6 +154,7 @@ class Rest:
         try:
             principal = await self._authenticate(http)
             who.update(tenant=principal.tenant_id, user=principal.user_id)
+            self._count(principal)
             request_id = _request_id(http, required=route.request in LOGGED)
             request = decode_body(await _body(http), http.match_info, route.request)
             if principal.role is Role.TRANSPORTER:
@@ -158,6 +168,21 @@ class Rest:
         if error is not None:
             raise error
         return web.Response(body=dumps(reply.data), status=route.status(reply.data), content_type=JSON_TYPE)
+
+    def _count(self, principal: Principal) -> None:
+        """Hold phones to the rate that they have on a WebSocket. Raises `RequestError` RATE_LIMITED. Operators may load
+        a whole fleet."""
+        if principal.role not in PHONES:
+            return
+        now = self._services.clock.monotonic_s()
+        limits = self._services.limits
+        user = (principal.tenant_id, principal.role, principal.user_id)
+        bucket = self._buckets.pop(user, None) or TokenBucket(limits.requests_per_s, limits.burst_requests, now)
+        self._buckets[user] = bucket
+        if len(self._buckets) > MAX_BUCKETS:
+            self._buckets.popitem(last=False)
+        if wait_s := bucket.take(now):
+            raise RequestError(ErrorCode.RATE_LIMITED, retry_after_ms=ceil(wait_s * 1000))
 
     async def _authenticate(self, http: web.Request) -> Principal:
         scheme, _, token = http.headers.get(hdrs.AUTHORIZATION, "").partition(" ")

@@ -114,7 +114,6 @@ over = pytest.mark.parametrize("end", OVER)
         Cancel(CUSTOMER),
         accept(T1),
         Decline(T1),
-        UpdateTrip(T1, TRIP, TripStatus.LOADED),
         Tick(),
         SendWave(1, (candidate(T1),), False),
         Appear(candidate(T1)),
@@ -123,6 +122,16 @@ over = pytest.mark.parametrize("end", OVER)
 )
 def test_what_does_not_exist_is_not_found(command: Command) -> None:
     assert Run().decide(command) == refused(Refusal.BROADCAST_NOT_FOUND)
+
+
+def test_a_trip_of_no_broadcast_is_no_trip() -> None:
+    assert Run().decide(UpdateTrip(T1, TRIP, TripStatus.LOADED)) == refused(Refusal.TRIP_NOT_FOUND)
+
+
+def test_a_broadcast_that_exists_is_not_created_again() -> None:
+    run = begun("van")
+    again = Create(TENANT, BROADCAST, CUSTOMER, PICKUP, DROP, (TruckSpec("van", 1),))
+    assert run.decide(again) == refused(Refusal.ACTIVE_BROADCAST_EXISTS, broadcast_id=BROADCAST)
 
 
 # --- Create ----------------------------------------------------------------------------------------------------------

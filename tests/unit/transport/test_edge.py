@@ -331,19 +331,20 @@ class TestClosing:
         assert server.world.hub.connection_count == 0
         assert asyncio.all_tasks() <= {asyncio.current_task(), *(t for t in asyncio.all_tasks() if "http" in repr(t))}
 
-    async def test_a_client_that_closes_but_does_not_read_is_cut_off(self, server: Server) -> None:
-        client = await server.greeted(Role.DRIVER, "d1")
-        (connection,) = server.world.hub._subscribed
-        transport = socket_of(client)
-        transport.pause_reading()
-        for _ in range(15):
-            connection.send(b"\x81\x7e\xea\x60" + b"x" * 60_000)
-        await asyncio.sleep(0.01)
-        await client.socket._writer.close(1000)
-        await until(lambda: server.world.hub.connection_count == 0)
-        assert isinstance(connection, Connection)
-        await until(lambda: connection._transport.get_extra_info("socket").fileno() == -1)
-        transport.abort()
+    async def test_a_client_that_closes_but_does_not_read_is_cut_off(self) -> None:
+        async with serving(lambda world: world.with_(limits=Limits(max_queued_bytes=10**8))) as server:
+            client = await server.greeted(Role.DRIVER, "d1")
+            (connection,) = server.world.hub._subscribed
+            assert isinstance(connection, Connection)
+            transport = socket_of(client)
+            transport.pause_reading()
+            for _ in range(300):
+                connection.send(b"\x81\x7e\xea\x60" + b"x" * 60_000)
+            await until(lambda: connection._transport.get_write_buffer_size() > 10**6)
+            await client.socket._writer.close(1000)
+            await until(lambda: server.world.hub.connection_count == 0)
+            await until(lambda: connection._transport.get_extra_info("socket").fileno() == -1)
+            transport.abort()
 
     async def test_nothing_is_left_when_the_client_just_goes(self, server: Server) -> None:
         """Not even a task of its own that is still reading; a command that it sent goes on."""
@@ -577,6 +578,15 @@ class TestRest:
     async def test_a_bad_token_is_refused(self, server: Server, header: str) -> None:
         status, body = await server.call("GET", "/v1/offers", Authorization=header)
         assert (status, body["error"]["code"]) == (401, "UNAUTHENTICATED")
+
+    async def test_a_phone_that_floods_is_refused_and_nobody_else_is(self) -> None:
+        few = Limits(burst_requests=3, requests_per_s=0.001)
+        async with serving(lambda world: replace(world.services, limits=few)) as server:
+            statuses = [(await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1"))[0] for _ in range(4)]
+            assert statuses == [200, 200, 200, 429]
+            assert (await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t2"))[0] == 200
+            operator = [(await server.call("GET", "/v1/broadcasts", Role.OPERATOR, "o1"))[0] for _ in range(4)]
+            assert operator == [200] * 4
 
     async def test_a_good_token_in_another_scheme_is_refused(self, server: Server) -> None:
         header = "Basic " + server.token(Role.TRANSPORTER, "t1")

@@ -15,10 +15,10 @@ from haulcast.domain.replies import Done, Refusal, Reply
 from haulcast.domain.states import TripStatus
 from haulcast.errors import Code, ErrorCode, RequestError
 from haulcast.ports import RequestKey, Role
+from haulcast.tasks import TaskSet
 from haulcast.transport import wire
 from haulcast.transport.fleet_cache import FleetCache
 from haulcast.transport.handlers import HANDLERS, LOGGED, Caller, Handlers, fingerprint
-from haulcast.transport.tasks import TaskSet
 from tests.unit.transport.fakes import ACME, World, principal
 
 CUSTOMER = Caller(principal(Role.CUSTOMER, "c1"))
