@@ -32,6 +32,8 @@ from .server import Server, ServerFailed, running_server
 from .town import Board, Town
 
 LONGEST_EXPIRY_S = 40
+WAVE_INTERVAL_S = 4
+"""Shorter than the 15 s that tenants have by default, so that a short run shows waves grow."""
 SETTLE_WITHIN_S = 15.0
 """How long the server may take to let go of what nobody uses any more; an actor stays for some seconds."""
 TOLD_EVERY_S = 5.0
@@ -66,6 +68,7 @@ async def _demo(args: argparse.Namespace) -> Result:
     recorder, board, town = Recorder(), Board(), Town(city)
     with _signals(town):
         async with running_server(settings, tenant, port) as server:
+            await server.create_tenant({"wave_interval_s": WAVE_INTERVAL_S})
             await server.import_fleet(city.companies)
             before = await server.detailed()
             async with _shown(args.json, server, town, board, recorder):

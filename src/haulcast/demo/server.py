@@ -58,6 +58,16 @@ class Server:
             details: Mapping[str, Any] = await response.json()
             return details
 
+    async def create_tenant(self, settings: Mapping[str, float]) -> None:
+        """Bring the demo's tenant into being with settings of its own, as an admin would."""
+        headers = {"Authorization": f"Bearer {self.token(Role.ADMIN, 'demo')}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.put(f"{self.url}/v1/tenants/{self.tenant}", json={"settings": settings}) as response,
+        ):
+            if response.status not in (200, 201):
+                raise self._failed(f"PUT /v1/tenants/{self.tenant} was answered {await response.text()}")
+
     async def import_fleet(self, companies: Iterable[Company]) -> None:
         """Make the companies known, through the REST API."""
         headers = {"Authorization": f"Bearer {self.token(Role.OPERATOR, 'demo')}"}

@@ -26,7 +26,5 @@ class CloseCode(IntEnum):
     """The client went on flooding after it had been told to slow down."""
     DRAINING = 4200
     """The server is about to stop. The reason carries `retry_in_s=N`."""
-    NODE_LOST = 4201
-    """The server can no longer vouch for what it shows: reconnect, elsewhere if possible."""
     HEARTBEAT_LOST = 4202
     """Nothing was heard from the client for too long."""
