@@ -80,7 +80,8 @@ def test_a_short_demo_shows_races_and_finds_nothing_wrong(tmp_path: Path) -> Non
 
 @pytest.mark.timeout(120)
 def test_a_demo_that_is_stopped_is_judged_all_the_same(tmp_path: Path) -> None:
-    """Customers take back what is live, trips are driven to their end, the server is stopped, and the run is judged."""
+    """When the terminal is closed, customers take back what is live, trips are driven to their end, the server is
+    stopped, and the run is judged."""
     env = environment(HAULCAST_DATA_DIR=str(tmp_path))
     with subprocess.Popen(DEMO, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
@@ -89,7 +90,7 @@ def test_a_demo_that_is_stopped_is_judged_all_the_same(tmp_path: Path) -> None:
             line = demo.stdout.readline()
             assert line, heard
             heard += line
-        demo.send_signal(signal.SIGTERM)
+        demo.send_signal(signal.SIGHUP)
         rest, errors = demo.communicate()
     assert demo.returncode == 0, heard + rest + errors
     assert judged(heard + rest)["broadcasts_created"] > 0

@@ -1,7 +1,7 @@
 """`haulcast demo`: start a server, let the city live on it, drain, look for leaks, stop, and have the run judged.
 
-The first Ctrl-C or SIGTERM ends the run early: customers take back what is live, and the run is judged as ever. The
-second one only stops the server.
+The first Ctrl-C, SIGTERM or SIGHUP ends the run early: customers take back what is live, and the run is judged as
+ever. The second one only stops the server.
 """
 
 import argparse
@@ -31,6 +31,8 @@ from .screen import Screen
 from .server import Server, ServerFailed, running_server
 from .town import Board, Town
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a run; the last one comes when the terminal is closed."""
 LONGEST_EXPIRY_S = 40
 WAVE_INTERVAL_S = 4
 """Shorter than the 15 s that tenants have by default, so that a short run shows waves grow."""
@@ -94,12 +96,12 @@ def _signals(town: Town) -> Iterator[None]:
         town.stopping.set()
         town.hurry.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, stop)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             loop.remove_signal_handler(number)
 
 
