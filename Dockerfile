@@ -1,4 +1,9 @@
-# The server as an image: docker build -t haulcast . && docker run -p 8080:8080 -v haulcast:/var/lib/haulcast haulcast
+# The server as an image. It listens on every address of its container, so it is run in production mode; keys/ has the
+# keys of the tokens and keys.json, which names them (docs/operations.md), all readable for the user 10001.
+#
+#   docker build -t haulcast .
+#   docker run --stop-timeout 30 -p 127.0.0.1:8080:8080 -v haulcast:/var/lib/haulcast -v "$PWD/keys:/run/keys:ro" \
+#       -e HAULCAST_ENV=production -e HAULCAST_ORIGINS= -e HAULCAST_JWT_KEYS=@/run/keys/keys.json haulcast
 
 FROM python:3.12-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

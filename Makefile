@@ -61,6 +61,10 @@ lock: ## write the newest versions that fit setup.cfg into constraints.txt
 	cp .venv-lock/constraints.txt constraints.txt
 	rm -rf .venv-lock
 
+.PHONY: docs
+docs: .venv/.runtime ## write docs/asyncapi.json and docs/openapi.json anew
+	$(BIN)/python -m haulcast.transport.specs docs/
+
 .PHONY: clean
 clean: ## remove .venv, caches and build output; data in var/ stays
 	rm -rf .venv .venv-lock build dist src/*.egg-info
@@ -69,6 +73,7 @@ clean: ## remove .venv, caches and build output; data in var/ stays
 
 # What the server needs. setuptools first, so that the build uses the version in constraints.txt as well.
 .venv/.runtime: $(DECLARED) $(MEND)
+	@[ -z '$(MEND)' ] || echo 'installing into .venv, once, about half a minute'
 	scripts/venv.sh .venv
 	$(INSTALL) setuptools
 	$(INSTALL) --no-build-isolation --editable .

@@ -81,7 +81,7 @@ class Node:
     async def start(cls, config: Config, clock: Clock | None = None, limits: Limits | None = None) -> Self:
         """Start a node as configured; `limits` replaces the bounds of a connection. Raises `ConfigError`."""
         clock = clock or SystemClock()
-        keys = KeyRing(config.keys)
+        keys = KeyRing(config.keys, config.audience)
         metrics = Metrics()
         async with AsyncExitStack() as started:
             journal = await SqliteJournal.open(config.journal_path)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
@@ -57,7 +58,7 @@ def _token(arguments: argparse.Namespace) -> int:
 
     settings = config.load()
     try:
-        token = KeyRing(settings.keys).sign(
+        token = KeyRing(settings.keys, settings.audience).sign(
             tenant=arguments.tenant,
             role=Role(arguments.role),
             user=arguments.user,
@@ -75,11 +76,12 @@ def _fleet_import(arguments: argparse.Namespace) -> int:
     from .fleet_file import BadFleetFile, import_fleet
 
     try:
-        count = asyncio.run(import_fleet(config.load(), TenantId(arguments.tenant), arguments.file))
+        items = asyncio.run(import_fleet(config.load(), TenantId(arguments.tenant), arguments.file))
     except BadFleetFile as error:
         print(f"haulcast: {arguments.file}: {error}; nothing was imported", file=sys.stderr)
         return EXIT_FAILED
-    print(f"imported {count} transporters, vehicles and drivers into tenant {arguments.tenant}")
+    counts = Counter(type(item).__name__.lower() for item in items)
+    print(f"imported into {arguments.tenant}: " + ", ".join(f"{count} {kind}s" for kind, count in counts.items()))
     return 0
 
 
@@ -151,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         """,
     )
     token.add_argument("--tenant", required=True, help="the dispatch network, for example acme")
-    token.add_argument("--role", required=True, choices=list(Role), help="what the user may do")
+    token.add_argument("--role", required=True, choices=[role.value for role in Role], help="what the user may do")
     token.add_argument("--user", required=True, help="the id of the customer, transporter, driver or operator")
     token.add_argument("--hours", type=_hours, default=24, help="how long it is valid (default: %(default)s)")
     token.add_argument("--kid", help="the key to sign with (default: the first that can)")

@@ -1,6 +1,7 @@
 """What a deployment chooses, by environment variables. Every problem is found at the start and said in one sentence."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,9 +24,13 @@ VARIABLES: Mapping[str, str] = {
         'the keys that tokens are signed with: a JSON list of {"kid", "alg": HS256|RS256|ES256, and one of "secret", '
         '"secret_file", "pem_file"}, or @FILE with such a list'
     ),
+    "HAULCAST_JWT_AUDIENCE": "what the `aud` claim of a token must name, if it has one (default: none may have one)",
     "HAULCAST_ORIGINS": "origins of web pages that may connect, separated by commas; * is any (default in development)",
     "HAULCAST_LOG_LEVEL": "debug, info (default), warning or error",
 }
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+")
 
 
 class Environment(StrEnum):
@@ -44,6 +49,7 @@ class Config:
     port: int
     data_dir: Path
     keys: tuple[Key, ...]
+    audience: str | None
     origins: frozenset[str]
     log_level: str
 
@@ -78,7 +84,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         port=_port(env.get("HAULCAST_PORT", "8080")),
         data_dir=Path(env.get("HAULCAST_DATA_DIR", "var")),
         keys=_keys(env["HAULCAST_JWT_KEYS"]) if env.get("HAULCAST_JWT_KEYS") else (DEVELOPMENT_KEY,),
-        origins=frozenset(filter(None, (part.strip() for part in env.get("HAULCAST_ORIGINS", "*").split(",")))),
+        audience=env.get("HAULCAST_JWT_AUDIENCE") or None,
+        origins=_origins(env.get("HAULCAST_ORIGINS", "*")),
         log_level=_choice(env, "HAULCAST_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
     )
     if config.environment is Environment.PRODUCTION:
@@ -110,12 +117,20 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _origins(text: str) -> frozenset[str]:
+    origins = frozenset(filter(None, (part.strip() for part in text.split(","))))
+    for origin in origins - {"*"}:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(f"HAULCAST_ORIGINS: {origin!r} is no origin; give scheme://host or scheme://host:port")
+    return origins
+
+
 def _keys(text: str) -> tuple[Key, ...]:
     """Never quotes what it was given: that may be a secret."""
     try:
         entries = msgspec.json.decode(_read(text[1:]) if text.startswith("@") else text, type=list[_KeyEntry])
-    except msgspec.DecodeError:
-        raise ConfigError(f"HAULCAST_JWT_KEYS does not say {VARIABLES['HAULCAST_JWT_KEYS']}") from None
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"HAULCAST_JWT_KEYS: {error}; give {VARIABLES['HAULCAST_JWT_KEYS']}") from None
     if not entries:
         raise ConfigError("HAULCAST_JWT_KEYS has no key in it")
     return tuple(Key(entry.kid, entry.alg, _material(entry)) for entry in entries)
@@ -134,4 +149,5 @@ def _read(path: str) -> str:
     try:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"HAULCAST_JWT_KEYS: cannot read {path}: {type(error).__name__}") from None
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigError(f"HAULCAST_JWT_KEYS: cannot read {Path(path).absolute()}: {why}") from None

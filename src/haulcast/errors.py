@@ -99,12 +99,16 @@ class HaulcastError(Exception):
 
 
 class RequestError(HaulcastError):
-    """A request that is answered with an error. `message` says what is wrong here; the table's is the default."""
+    """A request that is answered with an error. `message` says what is wrong here; the table's is the default.
+
+    `reason` says more to whoever reads the log, and is not answered.
+    """
 
     def __init__(self, code: Code, message: str | None = None, /, **data: Json) -> None:
         self.code = code
         self.message = message or ERRORS[code].message
         self.data = data
+        self.reason = ""
         super().__init__(f"{code}: {self.message}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .config import Config, Environment
 from .domain.fleet import Driver, FleetItem, Transporter, Vehicle
-from .domain.ids import DriverId, TenantId, TransporterId, VehicleId, is_id
+from .domain.ids import ID_FORM, DriverId, TenantId, TransporterId, VehicleId, is_id
 from .domain.settings import TenantSettings
 from .errors import ConfigError
 from .ports import FleetConflict
@@ -25,11 +25,13 @@ class BadFleetFile(Exception):
     """The file cannot be imported; the message names the line, counted from 1, and what is wrong with it."""
 
 
-async def import_fleet(config: Config, tenant_id: TenantId, path: Path) -> int:
-    """Import the file into the tenant; how many items. Raises `BadFleetFile`, `ConfigError`."""
+async def import_fleet(config: Config, tenant_id: TenantId, path: Path) -> list[FleetItem]:
+    """Import the file into the tenant; what was in it. Raises `BadFleetFile`, `ConfigError`."""
     if not is_id(tenant_id):
-        raise ConfigError(f"--tenant is {tenant_id!r}; give 1 to 64 letters, digits or . : _ -")
+        raise ConfigError(f"--tenant is {tenant_id!r}; give {ID_FORM}")
     numbered = list(read_fleet(path))
+    if not numbered:
+        raise BadFleetFile("there is nothing in it")
     journal = await SqliteJournal.open(config.journal_path, exclusive=False)
     try:
         if config.environment is Environment.DEVELOPMENT:
@@ -42,7 +44,7 @@ async def import_fleet(config: Config, tenant_id: TenantId, path: Path) -> int:
         raise BadFleetFile(f"line {line}: there is no transporter {error.transporter_id!r}") from None
     finally:
         await journal.close()
-    return len(numbered)
+    return [item for _, item in numbered]
 
 
 def read_fleet(path: Path) -> Iterator[tuple[int, FleetItem]]:
@@ -63,6 +65,8 @@ def read_fleet(path: Path) -> Iterator[tuple[int, FleetItem]]:
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, restkey="extra columns")
+        if reader.fieldnames is not None and "kind" not in reader.fieldnames:
+            raise BadFleetFile("line 1: there is no column called kind; the columns are separated by commas")
         for row in reader:
             yield reader.line_num, {key: value for key, value in row.items() if value}
 
@@ -100,7 +104,7 @@ def _id(row: Mapping[str, object], field: str) -> str:
     value = row.get(field)
     if not isinstance(value, str) or not is_id(value):
         shown = "missing" if value is None else repr(value)
-        raise ValueError(f"{field} is {shown}; give 1 to 64 letters, digits or . : _ -, the first a letter or digit")
+        raise ValueError(f"{field} is {shown}; give {ID_FORM}")
     return value
 
 

@@ -1,12 +1,15 @@
 """Every metric that haulcast exports, by name. A label never holds anything that a client chooses freely."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from .actors.metrics import ActorMetrics
 from .transport.metrics import TransportMetrics
 
 _FAST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second sample for every series, of no use here
 
 
 class Metrics:

@@ -76,6 +76,7 @@ def test_a_short_demo_shows_races_and_finds_nothing_wrong(tmp_path: Path) -> Non
     assert result["offers_delivered"] > result["accepts_won"]
     assert 0 < result["accept_latency_ms"]["p50"] <= result["accept_latency_ms"]["p99"]
     assert not is_served(server_of(demo.stdout))
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"], "it keeps apart from the data of other servers"
 
 
 @pytest.mark.timeout(120)
@@ -99,7 +100,8 @@ def test_a_demo_that_is_stopped_is_judged_all_the_same(tmp_path: Path) -> None:
 
 def test_a_demo_whose_server_cannot_start_says_why(tmp_path: Path) -> None:
     """The server's own words, and where its log is."""
-    (tmp_path / "haulcast.sqlite3").write_text("this is not a database" * 100)
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "haulcast.sqlite3").write_text("this is not a database" * 100)
     demo = subprocess.run(
         DEMO, env=environment(HAULCAST_DATA_DIR=str(tmp_path)), capture_output=True, text=True, check=False
     )

@@ -266,6 +266,18 @@ async def test_all_devices_of_a_customer_see_the_same(network: Network) -> None:
     assert first.state(topic) == third.state(topic)
 
 
+async def test_a_customer_who_comes_back_sees_every_broadcast_that_can_still_change(network: Network) -> None:
+    """B1: also one that is filled, as long as its truck is on the way."""
+    first = await network.phone("customer", "c1")
+    transporter = await network.transporter("t1")
+    broadcast_id = (await first.do("broadcast.create", haul()))["broadcast_id"]
+    await offered(broadcast_id, transporter)
+    won = await transporter.do("offer.accept", accept_of("t1", broadcast_id))
+    assert (await network.phone("customer", "c1")).greeting["topics"] == [f"broadcast:{broadcast_id}"]
+    await transporter.do("trip.update", {"trip_id": won["trip_id"], "status": "delivered"})
+    assert (await network.phone("customer", "c1")).greeting["topics"] == []
+
+
 async def test_what_was_shown_is_acknowledged_in_silence(network: Network) -> None:
     """An acknowledgement of what was sent, be it a snapshot or a delta, is taken without an answer, whoever else
     watches the topic or does not; one of a version that was never sent is refused."""

@@ -27,6 +27,11 @@ def test_production_starts_with_keys_and_origins_of_its_own() -> None:
     assert config.origins == {"https://a.example"}
 
 
+def test_an_audience_is_what_tokens_must_name() -> None:
+    assert load({}).audience is None
+    assert load({"HAULCAST_JWT_AUDIENCE": "dispatch"}).audience == "dispatch"
+
+
 def test_production_may_allow_no_origin_at_all() -> None:
     assert load({**PRODUCTION, "HAULCAST_ORIGINS": ""}).origins == frozenset()
 
@@ -62,6 +67,8 @@ def test_production_refuses_to_leave_the_origins_open_by_default() -> None:
         ("HAULCAST_JWT_KEYS", "[]"),
         ("HAULCAST_JWT_KEYS", "@/nowhere/keys.json"),
         ("HAULCAST_TYPO", "1"),
+        ("HAULCAST_ORIGINS", "bare.example"),
+        ("HAULCAST_ORIGINS", "https://a.example, https://b.example/path"),
     ],
 )
 def test_a_value_that_cannot_work_is_named_with_its_variable(name: str, value: str) -> None:

@@ -70,10 +70,22 @@ async def test_an_import_beside_a_running_server_is_seen_by_it(tmp_path: Path, c
     (tmp_path / "fleet.csv").write_text(CSV)
     serving = await SqliteJournal.open(config.journal_path)
     try:
-        assert await import_fleet(config, TenantId("acme"), tmp_path / "fleet.csv") == 3
+        assert await import_fleet(config, TenantId("acme"), tmp_path / "fleet.csv") == ITEMS
         assert await serving.read_vehicle(TenantId("acme"), VehicleId("v1")) == ITEMS[1]
     finally:
         await serving.close()
+
+
+async def test_a_file_with_nothing_in_it_is_refused(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "fleet.csv").write_text("")
+    with pytest.raises(BadFleetFile, match="nothing in it"):
+        await import_fleet(config, TenantId("acme"), tmp_path / "fleet.csv")
+
+
+def test_a_csv_that_is_separated_otherwise_is_refused_at_its_header(tmp_path: Path) -> None:
+    (tmp_path / "fleet.csv").write_text(CSV.replace(",", ";"))
+    with pytest.raises(BadFleetFile, match="line 1: there is no column called kind"):
+        list(read_fleet(tmp_path / "fleet.csv"))
 
 
 def test_a_csv_row_with_too_many_columns_is_refused(tmp_path: Path) -> None:

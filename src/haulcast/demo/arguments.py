@@ -8,11 +8,13 @@ DEFAULT_CUSTOMERS = 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options to the parser of `haulcast demo`."""
+    parser.epilog = "The demo keeps its data and logs in demo/ inside HAULCAST_DATA_DIR (default var/)."
     parser.add_argument(
         "--seconds",
         type=_Number(float, 1, 86_400),
         metavar="N",
-        help="stop creating broadcasts after N seconds and finish those under way (default: run until Ctrl-C)",
+        help="create no more broadcasts after N seconds, then drain: wait until those under way, and their trips, have "
+        "ended, which takes up to a minute or two more (default: run until Ctrl-C)",
     )
     parser.add_argument("--json", action="store_true", help="no screen; the last line is the result as JSON")
     parser.add_argument(

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ WAVE_INTERVAL_S = 4
 SETTLE_WITHIN_S = 15.0
 """How long the server may take to let go of what nobody uses any more; an actor stays for some seconds."""
 TOLD_EVERY_S = 5.0
+DATA = "demo"
+"""Where in the data directory the demo keeps its own, apart from what any other server has there."""
 LEAKY = ("actors", "timers", "tasks")
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -63,6 +66,7 @@ async def _demo(args: argparse.Namespace) -> Result:
     settings = config.load()
     if settings.environment is config.Environment.PRODUCTION:
         raise ConfigError("the demo signs its own tokens, which production does not let it: unset HAULCAST_ENV")
+    settings = replace(settings, data_dir=settings.data_dir / DATA)
     tenant = time.strftime("demo-%Y%m%d-%H%M%S")
     port = args.port or (settings.port if os.environ.get("HAULCAST_PORT") else 0)
     longest_expiry_s = LONGEST_EXPIRY_S if args.seconds is None else min(LONGEST_EXPIRY_S, ceil(args.seconds))

@@ -1,6 +1,7 @@
 """The live view of a run: the latest broadcasts, totals, latencies. Fits whatever terminal it finds."""
 
 import asyncio
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,11 +60,9 @@ class Screen:
 
     def _header(self) -> list[Text]:
         stops = "stops at once" if self._town.stopping.is_set() else "stops and checks"
-        token = f"haulcast token --tenant {self._server.tenant} --role operator --user me"
         return [
             Text.assemble(("haulcast demo", "bold"), f"  {self._town.phase}  (Ctrl-C {stops})"),
-            Text.assemble(("API    ", "dim"), f"{self._server.url}/v1"),
-            Text.assemble(("token  ", "dim"), token),
+            *map(Text, ready_call(self._server.url, self._server.tenant, self._console.width)),
         ]
 
     def _totals(self) -> list[Text]:
@@ -80,6 +79,15 @@ class Screen:
                 f"  {recorder.accepts_lost} lost{latency}"
             ),
         ]
+
+
+def ready_call(url: str, tenant: str, width: int) -> list[str]:
+    """A call of the API that can be copied into a shell as it stands, in lines that a terminal of `width` columns does
+    not have to break: a backslash at the end of a line joins it to the next, in quotes as well."""
+    token = f".venv/bin/haulcast token --tenant {tenant} --role operator --user me"
+    call = f'curl {url}/v1/broadcasts -H "Authorization: Bearer $({token})"'
+    *lines, last = textwrap.wrap(call, max(1, width - 2), break_long_words=False, break_on_hyphens=False)
+    return [*(f"{line} \\" for line in lines), last]
 
 
 def broadcasts_table(rows: list[tuple[Topic, int]], width: int) -> Table:

@@ -38,7 +38,7 @@ class Server:
         self.tenant = tenant
         self.log_path = log_path
         self.journal_path = config.journal_path
-        self._keys = KeyRing(config.keys)
+        self._keys = KeyRing(config.keys, config.audience)
         self._process: asyncio.subprocess.Process | None = None
 
     def token(self, role: Role, user: str) -> str:
@@ -141,7 +141,8 @@ async def running_server(config: Config, tenant: str, port: int | None) -> Async
     """A server that is ready, until the block ends. Without `port` it takes a free one. Raises `ServerFailed`."""
     config.data_dir.mkdir(parents=True, exist_ok=True)
     server = Server(config, tenant, port or _free_port(), config.data_dir / f"{tenant}.log")
-    environ = {**os.environ, "HAULCAST_PORT": server.url.rpartition(":")[2]}
+    port_taken = server.url.rpartition(":")[2]
+    environ = {**os.environ, "HAULCAST_PORT": port_taken, "HAULCAST_DATA_DIR": str(config.data_dir)}
     try:
         await server.start(environ)
         yield server

@@ -25,6 +25,9 @@ TripId = NewType("TripId", str)
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"
 """What users, vehicles, drivers and tenants may be called."""
 
+ID_FORM = "1 to 64 letters, digits or . : _ -, the first a letter or digit"
+"""The same in words."""
+
 _ID = re.compile(ID_PATTERN)
 
 

@@ -20,6 +20,8 @@ def error_of(error: BaseException, request_type: str, request_id: str | None, wh
     """What to answer when a request ended with `error`, which is logged. Neither says anything of the content."""
     about = {"type": request_type, "request_id": request_id, **who}
     if isinstance(error, RequestError):
+        if error.reason:
+            about["reason"] = error.reason
         log.info("request_refused", code=error.code, **about)
         return error
     if isinstance(error, JournalUnavailable | TimeoutError | asyncio.CancelledError):

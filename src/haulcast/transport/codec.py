@@ -20,7 +20,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from haulcast.domain.replies import Json
 from haulcast.errors import ERRORS, ErrorCode, RequestError
 
-from .wire import ENUMS, REQUESTS, Ack, Request, RequestId
+from .wire import ENUMS, FORMS, REQUESTS, Ack, Request, RequestId
 
 R = TypeVar("R", bound=Request)
 
@@ -170,6 +170,7 @@ def _header(first: int, length: int) -> bytes:
 # --- What is wrong with a request, in words --------------------------------------------------------------------------
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.+)`$")
 _MISSING = re.compile(r"^Object missing required field `(?P<name>.+)`$")
 
 
@@ -186,6 +187,10 @@ def _bad_request(error: msgspec.ValidationError, root: str, path_fields: frozens
     what, path = found["what"], found["path"] or ""
     if missing := _MISSING.match(what):
         path, what = f"{path}.{missing['name']}", "a required field is missing"
+    elif unknown := _UNKNOWN.match(what):
+        path, what = f"{path}.{unknown['name']}", "there is no such field"
+    elif "matching regex" in what:
+        what = next(f"expected {words}" for pattern, words in FORMS.items() if repr(pattern)[1:-1] in what)
     elif what.startswith("Invalid enum value"):
         what = "expected one of " + ", ".join(ENUMS[path.rpartition(".")[2]])
     if not root and not path:

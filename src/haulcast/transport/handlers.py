@@ -58,7 +58,7 @@ class Handlers:
         """Carry out `request`. The answer to an ack is not to be sent. Raises `RequestError`."""
         roles, handler = HANDLERS[type(request)]
         if caller.principal.role not in roles:
-            raise RequestError(ErrorCode.FORBIDDEN, f"A {caller.principal.role} may not do this.")
+            raise RequestError(ErrorCode.FORBIDDEN, f"The role {caller.principal.role} may not do this.")
         return handler(self, caller, request_id, request)
 
     async def carry_out(self, caller: Caller, request_id: str | None, request: wire.Request) -> Reply:

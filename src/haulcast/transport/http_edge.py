@@ -93,7 +93,8 @@ async def _answer(request: web.Request, handler: Handler, metrics: TransportMetr
         methods = headers[hdrs.ALLOW] = ", ".join(sorted(refused.allowed_methods))
         failure, status = RequestError(ErrorCode.NOT_FOUND, f"This address takes {methods}."), refused.status
     except web.HTTPRequestEntityTooLarge as refused:
-        failure, status = RequestError(ErrorCode.BAD_REQUEST, "body: it is too large", field="body"), refused.status
+        too_large = f"body: expected at most {request.client_max_size:,} bytes"
+        failure, status = RequestError(ErrorCode.BAD_REQUEST, too_large, field="body"), refused.status
     except web.HTTPException as refused:  # whatever else aiohttp finds wrong with a request
         if refused.status < 400:
             raise

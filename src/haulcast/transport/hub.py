@@ -17,7 +17,7 @@ from prometheus_client import Counter
 
 from haulcast.domain import effects as fx
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
-from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId
+from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, is_id
 from haulcast.domain.replies import Json
 from haulcast.domain.views import (
     CLOSED_OFFER_SHOWN_MS,
@@ -48,6 +48,8 @@ from .topics import (
 
 MAX_CONNECTIONS = 5
 MAX_TOPICS = 32
+RECENT_BROADCASTS = 10
+"""How many of a customer's newest broadcasts are looked at when they connect."""
 _SNAPSHOT_TRIES = 20
 
 
@@ -148,9 +150,10 @@ class Hub:
         elif principal.role is Role.DRIVER:
             await self.subscribe(connection, f"driver:{principal.user_id}")
         elif principal.role is Role.CUSTOMER:
-            newest = await self._journal.list_broadcasts(principal.tenant_id, principal.user_id, limit=1)
-            if newest and newest[0].state.live:
-                await self.subscribe(connection, f"broadcast:{newest[0].state.broadcast_id}")
+            newest = await self._journal.list_broadcasts(principal.tenant_id, principal.user_id, RECENT_BROADCASTS)
+            for stored in reversed(newest):
+                if _may_change(stored.state):
+                    await self.subscribe(connection, f"broadcast:{stored.state.broadcast_id}")
         for topic in resume:
             if topic not in self._subscribed.get(connection, ()):
                 try:
@@ -166,7 +169,7 @@ class Hub:
         kind, _, subject = name.partition(":")
         reader = _READERS.get(kind)
         mine = self._subscribed.get(connection)
-        if reader is None or mine is None:
+        if reader is None or mine is None or not is_id(subject):
             raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
         if name not in mine and len(mine) >= MAX_TOPICS:
             raise RequestError(ErrorCode.TOO_MANY_TOPICS, limit=MAX_TOPICS)
@@ -283,7 +286,7 @@ class Hub:
                     frames[base] = delta_frame(topic.name, base, version, now_ms, changed, gone) + events
                 connection.send(frames[base])
         topic.version = version
-        if not after.live and not any(trip.active for trip in after.trips):
+        if not _may_change(after):
             for connection, had in list(topic.subscribers.items()):
                 if had < version:  # it has been told, and nothing can follow
                     self._leave(connection, topic.name)
@@ -378,6 +381,11 @@ def _closing(state: Broadcast, now_ms: int) -> FeedUpdate:
     fields = {pointer("offers", state.broadcast_id, key): value for key, value in closing.items()}
     event = {"broadcast_id": state.broadcast_id, "reason": closing["reason"]}
     return FeedUpdate(encode_delta(fields), now_ms, "offer_closed", dumps(event))
+
+
+def _may_change(state: Broadcast) -> bool:
+    """Whether anything can still happen to a broadcast or to one of its trips."""
+    return state.live or any(trip.active for trip in state.trips)
 
 
 def _may_watch(principal: Principal, customer_id: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from haulcast.domain.ids import ID_PATTERN
+from haulcast.domain.ids import ID_FORM, ID_PATTERN
 from haulcast.domain.states import TripStatus
 
 MAX_TRUCKS = 100
@@ -24,8 +24,16 @@ _ID = ID_PATTERN.removesuffix("$") + r"(?!\n)$"
 # Postgres stores no NUL in a text.
 _TEXT = r"^[^\u0000]*$"
 
+_REQUEST_ID = r"^[\x20-\x7e]{1,64}(?!\n)$"
+FORMS: Mapping[str, str] = {
+    _ID: ID_FORM,
+    _REQUEST_ID: "1 to 64 printable ASCII characters",
+    _TEXT: "text without NUL characters",
+}
+"""The patterns in words, for whoever is told that something does not match one."""
+
 Id: TypeAlias = Annotated[str, Meta(pattern=_ID, max_length=64)]
-RequestId: TypeAlias = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{1,64}(?!\n)$", description="1..64 printable ASCII")]
+RequestId: TypeAlias = Annotated[str, Meta(pattern=_REQUEST_ID, description="1..64 printable ASCII")]
 Topic: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 Latitude: TypeAlias = Annotated[float, Meta(ge=-90.0, le=90.0, description="degrees, WGS 84")]
 Longitude: TypeAlias = Annotated[float, Meta(ge=-180.0, le=180.0, description="degrees, WGS 84")]
@@ -207,7 +215,7 @@ class DriverPut(Request, frozen=True):
     name: Annotated[str, Meta(max_length=200, pattern=_TEXT)] = ""
 
 
-class Settings(Struct, frozen=True, omit_defaults=True):
+class Settings(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The settings that a tenant chooses; what is left out keeps its default. `TenantSettings` has the bounds."""
 
     wave_radii_km: tuple[float | None, ...] | UnsetType = UNSET
@@ -221,7 +229,7 @@ class Settings(Struct, frozen=True, omit_defaults=True):
     toggle_window_s: int | UnsetType = UNSET
 
 
-class TenantPut(Request, frozen=True):
+class TenantPut(Request, frozen=True, forbid_unknown_fields=True):
     """Create a tenant."""
 
     tenant_id: Id

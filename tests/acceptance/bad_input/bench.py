@@ -204,7 +204,7 @@ def captured_logs() -> Iterator[list[Any]]:
 @asynccontextmanager
 async def bench(data_dir: Path, limits: Limits, logs: list[Any]) -> AsyncIterator[Bench]:
     """A bench with a node of these limits, which logs into `logs`."""
-    config = Config(Environment.PRODUCTION, "127.0.0.1", 0, data_dir, KEYS, frozenset({ORIGIN}), "info")
+    config = Config(Environment.PRODUCTION, "127.0.0.1", 0, data_dir, KEYS, None, frozenset({ORIGIN}), "info")
     async with AsyncExitStack() as cleanup:
         node = await Node.start(config, limits=limits)
         cleanup.push_async_callback(node.stop)

@@ -128,6 +128,7 @@ async def test_a_name_in_an_address_that_cannot_be_one(edge: Bench, route: Route
         ({"max_offers_per_wave": 2**70}, "max_offers_per_wave"),
         ({"min_expiry_s": 100, "default_expiry_s": 50}, "default_expiry_s"),
         ({"toggle_limit": 0}, "toggle_limit"),
+        ({"togle_limit": 5}, "togle_limit"),
     ],
 )
 async def test_settings_that_cannot_work(edge: Bench, settings: dict[str, Any], field: str) -> None:

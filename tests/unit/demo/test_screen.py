@@ -1,6 +1,7 @@
 """What a run shows while it goes on and when it is over, on terminals wide and narrow."""
 
 import io
+import subprocess
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from haulcast.client.protocol import Snapshot
 from haulcast.demo.checker import Verdict, Violation
 from haulcast.demo.record import Asked, Heard, Outcome, Recorder
 from haulcast.demo.result import Result
-from haulcast.demo.screen import broadcasts_table
+from haulcast.demo.screen import broadcasts_table, ready_call
 
 NOW_MS = 1_000_000
 
@@ -62,6 +63,20 @@ def test_every_terminal_gets_the_state_and_the_trucks_on_one_line_each(width: in
     assert all(len(line.rstrip()) <= width for line in lines)
     assert "0/1" in lines[1]
     assert "3/3" in lines[2]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_the_call_that_is_shown_can_be_copied_from_every_terminal(width: int) -> None:
+    lines = ready_call("http://127.0.0.1:38571", "demo-1", width)
+    assert all(len(line) <= width for line in lines)
+    script = "\n".join(lines).replace("curl", r"printf '%s\n'").replace(".venv/bin/haulcast", "echo")
+    shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stderr == ""
+    assert shown.stdout.splitlines() == [
+        "http://127.0.0.1:38571/v1/broadcasts",
+        "-H",
+        "Authorization: Bearer token --tenant demo-1 --role operator --user me",
+    ]
 
 
 def asked(latency_ms: float, outcome: Outcome = Outcome.OK, kind: str = "offer.accept") -> Asked:

@@ -69,6 +69,24 @@ def refusal(bad: str, ring: KeyRing = RING, now_ms: int = NOW_MS) -> str:
     return caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (token(kid="gone"), "kid: no such key"),
+        (token(kid=None), "kid: missing"),
+        (token({**CLAIMS, "role": "boss"}), "claims: Invalid enum value ... - at `$.role`"),
+        (token({**CLAIMS, "sub": "auth0|1"}), "claims: sub or tenant is not an id"),
+        (token(key=SECRET * 2), "form or signature: InvalidSignatureError"),
+        (token({**CLAIMS, "aud": "billing"}), "claim aud"),
+    ],
+)
+def test_the_log_is_told_which_check_a_token_failed_and_nothing_that_it_contained(bad: str, reason: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        RING.verify(bad, NOW_MS)
+    assert caught.value.reason == reason
+    assert reason not in caught.value.message
+
+
 class TestAGoodToken:
     @pytest.mark.parametrize(
         ("key", "algorithm", "kid"),
