@@ -3,8 +3,8 @@
 Start: journal (migrated, locked), incarnation, presence, hub, actors (every live broadcast is taken over, overdue
 deadlines ring), then the port is opened. Whoever can connect finds a node that is ready.
 
-Stop: new commands are refused and readiness is withdrawn, commands under way are finished and answered, sockets are
-closed with a hint when to come back, the port is closed, and the journal last.
+Stop: new commands are refused and readiness is withdrawn, commands under way are finished and answered, the port and
+then the sockets are closed, these with a hint when to come back, and the journal last.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from .actors.dispatch import Dispatch
 from .actors.tenants import Tenants
 from .clock import SystemClock
 from .config import DEVELOPMENT_KEY, Config, Environment
+from .domain.ids import TenantId
 from .domain.replies import Json
 from .errors import ConfigError, JournalFault, JournalUnavailable
 from .identity import new_broadcast_id
@@ -107,8 +108,9 @@ class Node:
                     limits=limits or Limits(),
                 )
             )
-            node.port = await _listen(started, edge, config)
+            site, node.port = await _listen(started, edge, config)
             started.push_async_callback(edge.close, SOCKETS_CLOSE_OVER_S)
+            started.push_async_callback(site.stop)  # first, so that nobody comes back to a node that is leaving
             started.push_async_callback(node.dispatch.finish, DRAIN_TIMEOUT_S)
             for work in (node._lag.run(), node._maintain()):
                 started.push_async_callback(_end, asyncio.create_task(work))
@@ -155,7 +157,7 @@ class Node:
         """How long a small read takes; None if it fails."""
         started_s = self._clock.monotonic_s()
         try:
-            await self._journal.engaged_vehicles()
+            await self._journal.read_tenant(TenantId("health"))
         except JournalUnavailable:
             return None
         return round((self._clock.monotonic_s() - started_s) * 1000, 1)
@@ -200,9 +202,14 @@ async def _serve(config: Config) -> None:
     logger.info("stopped")
 
 
-async def _listen(started: AsyncExitStack, edge: Edge, config: Config) -> int:
+async def _listen(started: AsyncExitStack, edge: Edge, config: Config) -> tuple[web.TCPSite, int]:
     runner = web.AppRunner(
-        edge.app, access_log=None, logger=edge.aiohttp_log, handle_signals=False, shutdown_timeout=1.0
+        edge.app,
+        access_log=None,
+        logger=edge.aiohttp_log,
+        handle_signals=False,
+        shutdown_timeout=1.0,
+        auto_decompress=False,  # 300 kB of zeros, compressed, took 0.7 s of the loop, and nobody sends such bodies
     )
     await runner.setup()
     started.push_async_callback(runner.cleanup)
@@ -212,7 +219,7 @@ async def _listen(started: AsyncExitStack, edge: Edge, config: Config) -> int:
     except OSError as error:
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from None
     port: int = runner.addresses[0][1]
-    return port
+    return site, port
 
 
 async def _end(task: asyncio.Task[None]) -> None:

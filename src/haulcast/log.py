@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 
@@ -22,10 +24,28 @@ def configure(level: str = "info") -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_ToStructlog()], force=True)
+
+
+class _Stderr:
+    """Standard error, as long as it can be written to.
+
+    A full disk or a broken pipe must not turn a line of the log into an exception in whatever wrote it: on the same
+    disk the journal is failing already, and its actors are needed.
+    """
+
+    def write(self, text: str) -> None:
+        """Write, or do without."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush, or do without."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 class _ToStructlog(logging.Handler):

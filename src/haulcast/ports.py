@@ -297,7 +297,8 @@ class Presence(Protocol):
         ...
 
     def report(self, tenant_id: TenantId, vehicle: Vehicle, position: Point) -> bool:
-        """Where a vehicle is. Whether it had no position, or only one too old, until now."""
+        """Where a vehicle is. Whether it had no position, or only one too old, or was another's or of another type,
+        until now."""
         ...
 
     def engage(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:

@@ -301,7 +301,7 @@ async def test_a_vehicle_sold_is_the_new_transporters_alone(presence: Presence) 
     await presence.go_online(ACME, T2)
     presence.report(ACME, V1, MUMBAI)
     sold = vehicle("v1", T2)
-    assert not presence.report(ACME, sold, MUMBAI)
+    assert presence.report(ACME, sold, MUMBAI)
     assert (await nearest(presence)).candidates == (Candidate(0, T2, sold.vehicle_id, "van"),)
     assert await presence.available(ACME, T1) == []
     assert await presence.available(ACME, T2) == [(sold, MUMBAI)]
@@ -324,7 +324,7 @@ async def test_a_vehicle_of_another_type_is_found_as_that_alone(presence: Presen
     await presence.go_online(ACME, T1)
     presence.report(ACME, V1, MUMBAI)
     rebuilt = vehicle("v1", T1, "truck")
-    assert not presence.report(ACME, rebuilt, MUMBAI)
+    assert presence.report(ACME, rebuilt, MUMBAI)
     assert await found(presence, vehicle_type="van") == []
     assert await found(presence, vehicle_type="truck") == ["v1"]
     assert await presence.available(ACME, T1) == [(rebuilt, MUMBAI)]
@@ -478,8 +478,9 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @rule(tenant_id=tenants, each=st.builds(Vehicle, vehicle_ids, transporters, types), position=points)
     def report(self, tenant_id: TenantId, each: Vehicle, position: Point) -> None:
-        at_s, _, _ = self.seen.get((tenant_id, each.vehicle_id), (-inf, None, None))
-        assert self.presence.report(tenant_id, each, position) == (self.clock.now_s - at_s >= 60)
+        at_s, known, _ = self.seen.get((tenant_id, each.vehicle_id), (-inf, None, None))
+        new = self.clock.now_s - at_s >= 60 or known != each
+        assert self.presence.report(tenant_id, each, position) == new
         self.seen[tenant_id, each.vehicle_id] = (self.clock.now_s, each, position)
 
     @rule(tenant_id=tenants, vehicle_id=vehicle_ids)

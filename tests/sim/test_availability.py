@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from haulcast.actors.live_index import MAX_MATCHES
 from haulcast.domain.commands import Appear
 from haulcast.domain.ids import BroadcastId, TransporterId
 from haulcast.domain.states import BroadcastStatus, TripStatus
@@ -78,6 +79,20 @@ async def test_who_appears_while_a_wave_is_being_looked_up_is_not_missed_and_not
     assert [(round(at_s), to) for at_s, _, to in offered(world, broadcast)] == [(1, ["t2"])]
     await asyncio.sleep(30)
     assert [(round(at_s), to) for at_s, _, to in offered(world, broadcast)] == [(1, ["t2"]), (5, ["t1"])]
+
+
+async def test_broadcasts_that_do_not_reach_somebody_do_not_hide_those_that_do(world: World) -> None:
+    """However many of the former are nearer."""
+    reaching = await world.broadcast("far")
+    await asyncio.sleep(100)  # its waves are over: it reaches everybody
+    for number in range(MAX_MATCHES):
+        await world.create(f"c{number}")
+    await asyncio.sleep(0.1)
+    vehicle = await world.offline("t1")
+    world.node.dispatch.availability.report(ACME, vehicle, north(40))
+    await world.node.dispatch.availability.go_online(ACME, T1)
+    await asyncio.sleep(0.1)
+    assert [to for _, _, to in offered(world, reaching)] == [["t1"]]
 
 
 async def test_who_comes_within_an_earlier_waves_reach_is_offered_at_once(world: World) -> None:

@@ -127,8 +127,8 @@ class Node:
         held = {
             "actors": len(registry),
             "deadlines": len(self.dispatch.deadlines),
-            "index": len(registry._context.live_index),
-            "tenants in the index": len(registry._context.live_index._grids),
+            "index": sum(len(tenant.grid) for tenant in registry._context.live_index._tenants.values()),
+            "tenants in the index": len(registry._context.live_index._tenants),
             "tasks": len(registry._context.tasks),
         }
         return {what: number for what, number in held.items() if number}

@@ -1,10 +1,13 @@
 """Which live broadcasts a vehicle at some place would match, so that whoever comes online late is offered them.
 
-A broadcast stands once for each vehicle type that it still wants, with the reach of its next wave, which may be due or
-looked up already; the actor knows exactly whom it reaches now.
+A broadcast stands once for each vehicle type that it still wants, under the reach of its next wave, which may be due or
+looked up already; the actor knows exactly whom it reaches now. There are as many reaches as waves in the settings, so
+a search within each is exact and looks at nothing that is out of reach.
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from heapq import merge
 from itertools import islice
 
 from haulcast.domain.broadcast import Broadcast
@@ -13,50 +16,76 @@ from haulcast.domain.grid import GridIndex
 from haulcast.domain.ids import BroadcastId, TenantId
 
 MAX_MATCHES = 200
+"""How many broadcasts one vehicle is matched with at once, nearest first."""
 
 
 class LiveIndex:
     """The live broadcasts of this node, by tenant, each with the radius in metres of its next wave (None: all)."""
 
     def __init__(self) -> None:
-        self._grids: dict[TenantId, GridIndex[tuple[BroadcastId, str], float | None]] = {}
-
-    def __len__(self) -> int:
-        return sum(len(grid) for grid in self._grids.values())
+        self._tenants: dict[TenantId, _Tenant] = {}
 
     def note(self, before: Broadcast | None, after: Broadcast, reach_m: float | None) -> None:
         """A broadcast has come, changed or ended; its next wave reaches `reach_m`."""
         had, has = _wanted(before), _wanted(after)
         if had == has and before is not None and before.wave == after.wave:
             return
-        grid = self._grids.setdefault(after.tenant_id, GridIndex())
-        for vehicle_type in had - has:
-            grid.remove((after.broadcast_id, vehicle_type))
+        tenant = self._tenants.setdefault(after.tenant_id, _Tenant())
+        for vehicle_type in had:
+            tenant.remove(after.broadcast_id, vehicle_type)
         for vehicle_type in has:
-            grid.put((after.broadcast_id, vehicle_type), after.pickup.point, vehicle_type, reach_m)
-        if not len(grid):
-            del self._grids[after.tenant_id]
+            tenant.put(after, vehicle_type, reach_m)
+        if not len(tenant.grid):
+            del self._tenants[after.tenant_id]
 
     def forget(self, state: Broadcast) -> None:
         """A broadcast is no longer this node's."""
-        grid = self._grids.get(state.tenant_id)
-        if grid is not None:
+        tenant = self._tenants.get(state.tenant_id)
+        if tenant is not None:
             for vehicle_type in _wanted(state):
-                grid.remove((state.broadcast_id, vehicle_type))
-            if not len(grid):
-                del self._grids[state.tenant_id]
+                tenant.remove(state.broadcast_id, vehicle_type)
+            if not len(tenant.grid):
+                del self._tenants[state.tenant_id]
 
-    def within_reach(
-        self, tenant_id: TenantId, position: Point, vehicle_type: str
-    ) -> Iterator[tuple[float, BroadcastId]]:
+    def within_reach(self, tenant_id: TenantId, position: Point, vehicle_type: str) -> list[tuple[float, BroadcastId]]:
         """The nearest broadcasts whose next wave reaches `position`: distance in metres and id, nearest first."""
-        grid = self._grids.get(tenant_id)
-        if grid is None:
-            return
-        found = grid.nearest(position, kinds=(vehicle_type,), radius_m=None, accept=lambda _key, _reach: True)
-        for distance_m, (broadcast_id, _), reach_m in islice(found, MAX_MATCHES):
-            if reach_m is None or distance_m <= reach_m:
-                yield distance_m, broadcast_id
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            return []
+        found = merge(*(tenant.within(position, vehicle_type, reach_m) for reach_m in tenant.reaches))
+        return list(islice(found, MAX_MATCHES))
+
+
+class _Tenant:
+    __slots__ = ("grid", "reaches")
+
+    def __init__(self) -> None:
+        self.grid: GridIndex[tuple[BroadcastId, str], float | None] = GridIndex()
+        self.reaches: Counter[float | None] = Counter()  # how many entries of the grid have each reach
+
+    def put(self, state: Broadcast, vehicle_type: str, reach_m: float | None) -> None:
+        self.remove(state.broadcast_id, vehicle_type)
+        self.grid.put((state.broadcast_id, vehicle_type), state.pickup.point, _kind(vehicle_type, reach_m), reach_m)
+        self.reaches[reach_m] += 1
+
+    def remove(self, broadcast_id: BroadcastId, vehicle_type: str) -> None:
+        entry = self.grid.get((broadcast_id, vehicle_type))
+        if entry is not None:
+            self.grid.remove((broadcast_id, vehicle_type))
+            self.reaches[entry.value] -= 1
+            if not self.reaches[entry.value]:
+                del self.reaches[entry.value]
+
+    def within(self, position: Point, vehicle_type: str, reach_m: float | None) -> Iterator[tuple[float, BroadcastId]]:
+        kinds = (_kind(vehicle_type, reach_m),)
+        for distance_m, (broadcast_id, _), _reach in self.grid.nearest(
+            position, kinds=kinds, radius_m=reach_m, accept=lambda _key, _value: True
+        ):
+            yield distance_m, broadcast_id
+
+
+def _kind(vehicle_type: str, reach_m: float | None) -> str:
+    return f"{vehicle_type} {reach_m}"
 
 
 def _wanted(state: Broadcast | None) -> set[str]:

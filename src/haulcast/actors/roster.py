@@ -14,9 +14,9 @@ from haulcast.domain.broadcast import Trip
 from haulcast.domain.commands import Appear
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point
-from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
+from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate
-from haulcast.domain.settings import TenantSettings
+from haulcast.domain.settings import MAX_TOGGLE_WINDOW_S, TenantSettings
 from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Clock, Presence
 from haulcast.tasks import TaskSet
@@ -25,7 +25,9 @@ from .live_index import LiveIndex
 
 _FULL_MAILBOX_PAUSE_S = 0.1
 _SWEEP_ABOVE = 10_000
-"""With so many transporters in the toggle log, those who have not toggled for a window are dropped from it."""
+"""With so many transporters in the toggle log, or twice as many as the last time, those who have not toggled for the
+longest window that there can be are dropped from it."""
+_LONGEST_WINDOW_MS = MAX_TOGGLE_WINDOW_S * 1000
 
 Appearance = Callable[[TenantId, BroadcastId, Appear], bool]
 """Tells a live broadcast's actor; False when it cannot take the message now."""
@@ -50,6 +52,7 @@ class Roster:
         self._appear = appear
         self._tasks = tasks
         self._toggles: dict[tuple[TenantId, TransporterId], deque[int]] = {}
+        self._sweep_above = _SWEEP_ABOVE
 
     async def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
         """See `Availability`."""
@@ -59,7 +62,7 @@ class Roster:
         await self._count_toggle(tenant_id, transporter_id)
         changed = await self._presence.go_online(tenant_id, transporter_id)
         if changed:
-            self._tasks.start(self._offer_all(tenant_id, transporter_id), "offer_late")
+            self._tasks.start(self._offer(tenant_id, transporter_id), "offer_late")
         return changed
 
     async def go_offline(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
@@ -72,7 +75,7 @@ class Roster:
     def report(self, tenant_id: TenantId, vehicle: Vehicle, position: Point) -> None:
         """See `Availability`."""
         if self._presence.report(tenant_id, vehicle, position):
-            self._tasks.start(self._offer_all(tenant_id, vehicle.transporter_id), "offer_late")
+            self._tasks.start(self._offer(tenant_id, vehicle.transporter_id, vehicle.vehicle_id), "offer_late")
 
     def heard_from(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
         """See `Availability`."""
@@ -84,7 +87,7 @@ class Roster:
             self._presence.engage(tenant_id, trip.vehicle_id)
         else:
             self._presence.release(tenant_id, trip.vehicle_id)
-            self._tasks.start(self._offer_all(tenant_id, trip.transporter_id), "offer_late")
+            self._tasks.start(self._offer(tenant_id, trip.transporter_id, trip.vehicle_id), "offer_late")
 
     async def _count_toggle(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
         """Note one toggle. Raises `RequestError(TOO_MANY_TOGGLES)` when the limit is reached."""
@@ -97,13 +100,20 @@ class Roster:
         if len(times) >= settings.toggle_limit:
             raise RequestError(ErrorCode.TOO_MANY_TOGGLES, retry_after_ms=times[0] + window_ms - now_ms)
         times.append(now_ms)
-        if len(self._toggles) > _SWEEP_ABOVE:
-            self._toggles = {key: log for key, log in self._toggles.items() if log[-1] > now_ms - window_ms}
+        if len(self._toggles) > self._sweep_above:
+            # No window is longer than a day, so whoever has not toggled for one is in nobody's window.
+            self._toggles = {key: log for key, log in self._toggles.items() if log[-1] > now_ms - _LONGEST_WINDOW_MS}
+            self._sweep_above = max(_SWEEP_ABOVE, 2 * len(self._toggles))
 
-    async def _offer_all(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
-        """Tell every live broadcast within whose reach one of the transporter's vehicles stands."""
+    async def _offer(
+        self, tenant_id: TenantId, transporter_id: TransporterId, vehicle_id: VehicleId | None = None
+    ) -> None:
+        """Tell every live broadcast within whose reach the vehicle stands (None: any of the transporter's)."""
         nearest: dict[BroadcastId, Candidate] = {}
         for vehicle, position in await self._presence.available(tenant_id, transporter_id):
+            if vehicle_id not in (None, vehicle.vehicle_id):
+                continue
+            await asyncio.sleep(0)  # a search takes up to a millisecond, and a fleet has many vehicles
             for distance_m, broadcast_id in self._live_index.within_reach(tenant_id, position, vehicle.vehicle_type):
                 candidate = Candidate(round(distance_m), transporter_id, vehicle.vehicle_id, vehicle.vehicle_type)
                 nearest[broadcast_id] = min(candidate, nearest.get(broadcast_id, candidate))

@@ -24,6 +24,10 @@ _ENDED_TRIP = frozenset({"delivered", "cancelled"})
 _ENDED_BROADCAST = {"cancelled": "broadcast_cancelled", "expired": "broadcast_expired"}
 
 
+MAX_RESUMED = 32
+"""Topics that a hello may name."""
+
+
 class Applied(Enum):
     """What became of a delta."""
 
@@ -182,8 +186,9 @@ class Subscriptions:
         self._left.append(name)
 
     def resume(self) -> dict[str, list[int]]:
-        """The versions held, for a hello."""
-        return {name: [*self.topics[name].version] for name in self._wanted if name in self.topics}
+        """The versions held, for a hello; of more than it takes, the latest."""
+        held = [name for name in self._wanted if name in self.topics]
+        return {name: [*self.topics[name].version] for name in held[-MAX_RESUMED:]}
 
     def missing(self, subscribed: Collection[str]) -> list[str]:
         """The topics to subscribe to again on a connection that has `subscribed` ones already."""

@@ -350,8 +350,18 @@ def everybody_is_answered(run: Run) -> Iterator[str]:
 
 
 def offers_are_closed(run: Run) -> Iterator[str]:
-    """Who was offered a broadcast hears once that it is over, with the reason: or of the trip, or has declined."""
-    winners = {(trip["transporter_id"], event.broadcast_id) for event, trip in run.wins()}
+    """Who was offered a broadcast hears once that it is over, with the reason: or of the trip, or has declined. A trip
+    that was cancelled before the end is none."""
+    cancelled = {
+        event.body["trip_id"]
+        for event in run.events
+        if event.name == "trip_updated"
+        and event.body["status"] == "cancelled"
+        and event.body["at_ms"] <= (run.broadcasts[event.broadcast_id]["ended_at_ms"] or 0)
+    }
+    winners = {
+        (trip["transporter_id"], event.broadcast_id) for event, trip in run.wins() if trip["trip_id"] not in cancelled
+    }
     for row in run.offers:
         user, broadcast = row["transporter_id"], run.broadcasts[row["broadcast_id"]]
         key = broadcast["broadcast_id"]

@@ -122,6 +122,16 @@ class Broadcast:
         """The trips of all assigned requests, ended ones included."""
         return tuple(request.trip for request in self.requests if request.trip is not None)
 
+    @property
+    def winners(self) -> frozenset[TransporterId]:
+        """Who had a truck in it that was not cancelled, when it ended or now."""
+        return frozenset(
+            trip.transporter_id
+            for trip in self.trips
+            if trip.status is not TripStatus.CANCELLED
+            or (self.ended_at_ms is not None and trip.updated_at_ms > self.ended_at_ms)
+        )
+
     def trip(self, trip_id: TripId) -> Trip | None:
         """The trip of that id, if it belongs to this broadcast."""
         return next((trip for trip in self.trips if trip.trip_id == trip_id), None)

@@ -284,7 +284,7 @@ def _expire(state: Broadcast, now_ms: int) -> tuple[e.Expired, tuple[fx.Effect, 
 
 def _ending(after: Broadcast) -> tuple[fx.Effect, ...]:
     """What the transporters hear when the broadcast has ended: winners keep their trips, offers to others close."""
-    winners = {trip.transporter_id for trip in after.trips}
+    winners = after.winners
     holding = _holding(after)
     effects: list[fx.Effect] = []
     if won := tuple(transporter for transporter in holding if transporter in winners):

@@ -6,6 +6,8 @@ from itertools import pairwise
 MAX_RADIUS_KM = 20_100.0
 """Half of the Earth's circumference, rounded up: no two places are farther apart."""
 
+MAX_TOGGLE_WINDOW_S = 86_400
+
 
 class InvalidSetting(ValueError):
     """A setting has a value that cannot work. `field` names it and `allowed` says what would be right."""
@@ -52,7 +54,7 @@ class TenantSettings:
         _within("default_expiry_s", self.default_expiry_s, self.min_expiry_s, self.max_expiry_s)
         _within("reminder_lead_s", self.reminder_lead_s, 1, 86_400)
         _within("toggle_limit", self.toggle_limit, 1, 1_000)
-        _within("toggle_window_s", self.toggle_window_s, 1, 86_400)
+        _within("toggle_window_s", self.toggle_window_s, 1, MAX_TOGGLE_WINDOW_S)
 
 
 def _check(fine: bool, field: str, value: object, allowed: str) -> None:

@@ -100,8 +100,7 @@ def offer_shown(state: Broadcast, offer: Offer, now_ms: int) -> bool:
         return False
     if state.ended_at_ms is None:
         return True
-    won = any(trip.transporter_id == offer.transporter_id for trip in state.trips)
-    return not won and now_ms - state.ended_at_ms < CLOSED_OFFER_SHOWN_MS
+    return offer.transporter_id not in state.winners and now_ms - state.ended_at_ms < CLOSED_OFFER_SHOWN_MS
 
 
 def trip_view(trip: Trip) -> dict[str, Json]:

@@ -22,7 +22,9 @@ def error_of(error: BaseException, request_type: str, request_id: str | None, wh
     if isinstance(error, RequestError):
         if error.reason:
             about["reason"] = error.reason
-        log.info("request_refused", code=error.code, **about)
+        # A flood must not fill the log as well.
+        tell = log.debug if error.code is ErrorCode.RATE_LIMITED else log.info
+        tell("request_refused", code=error.code, **about)
         return error
     if isinstance(error, JournalUnavailable | TimeoutError | asyncio.CancelledError):
         log.warning("request_unavailable", reason=type(error).__name__, **about)

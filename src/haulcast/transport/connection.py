@@ -81,9 +81,9 @@ class Connection:
         assert self._caller is not None
         return self._caller.principal
 
-    def send(self, frames: bytes) -> None:
-        """Queue one or more finished frames; they leave at the end of this tick."""
-        self._outbox.send(frames)
+    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
+        """Queue one or more finished frames; they leave at the end of this tick. A snapshot may be of any size."""
+        self._outbox.send(frames, snapshot=snapshot)
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close, after what was sent before. Only the first call counts."""

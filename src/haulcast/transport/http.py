@@ -7,6 +7,7 @@
 4. Pages of allowed origins may call (CORS); there are no cookies, so nothing happens in anybody's name without a token.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from .websocket import WebSockets
 
 PHONES = frozenset({Role.CUSTOMER, Role.TRANSPORTER, Role.DRIVER})
 """Who is held to the rate of a connection."""
+BODY_WITHIN_S = 10.0
 MAX_BUCKETS = 10_000
 """Callers whose rate is remembered; a bucket takes about 300 bytes, and is full again after two seconds anyway."""
 
@@ -238,8 +240,15 @@ def _request_id(http: web.Request, *, required: bool) -> str | None:
 
 
 async def _body(http: web.Request) -> bytes:
+    if http.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        message = "body: expected plain JSON, without a Content-Encoding"
+        raise RequestError(ErrorCode.BAD_REQUEST, message, field="body")
     try:
-        return await http.read()
+        async with asyncio.timeout(BODY_WITHIN_S):
+            return await http.read()
+    except TimeoutError:
+        message = f"body: it did not come within {BODY_WITHIN_S:.0f} s"
+        raise RequestError(ErrorCode.BAD_REQUEST, message, field="body") from None
     except (web.RequestPayloadError, ConnectionResetError):
-        message = "body: it is not complete, or not encoded as its headers say"
+        message = "body: it is not complete"
         raise RequestError(ErrorCode.BAD_REQUEST, message, field="body") from None

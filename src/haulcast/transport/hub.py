@@ -10,6 +10,7 @@
 5. A user may have `MAX_CONNECTIONS` connections; the oldest goes when one more comes.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
@@ -61,8 +62,8 @@ class Connection(Protocol):
         """Whose it is."""
         ...
 
-    def send(self, frames: bytes) -> None:
-        """Send finished frames, in order, soon. Never blocks."""
+    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
+        """Send finished frames, in order, soon. Never blocks. A snapshot may be of any size."""
         ...
 
 
@@ -103,6 +104,10 @@ class Hub:
         self._clock = clock
         self._incarnation = incarnation
         self._deliveries = deliveries  # label `kind`
+        # One snapshot is read at a time: the journal would read them one after the other anyway, and a topic has less
+        # time to move on under a read that does not wait for others. Without it, 300 phones that come back together
+        # while their feeds move keep each other from ever getting one.
+        self._reading = asyncio.Lock()
         self._topics: dict[_Key, _Topic] = {}
         self._retired_seq = 0  # the highest that any feed reached which is no longer here
         self._by_user: dict[tuple[TenantId, Role, str], list[Connection]] = {}
@@ -173,23 +178,28 @@ class Hub:
             raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
         if name not in mine and len(mine) >= MAX_TOPICS:
             raise RequestError(ErrorCode.TOO_MANY_TOPICS, limit=MAX_TOPICS)
+        had = self._held_before(connection, name)
         topic = self._join(connection, name, _NOT_YET)
         try:
             for _ in range(_SNAPSHOT_TRIES):
-                before = topic.version
-                version, data = await reader(self, connection.principal, subject)
+                async with self._reading:
+                    before = topic.version
+                    version, data = await reader(self, connection.principal, subject)
                 exact = topic.version == before if version is None else topic.version <= version
                 if exact:
                     break
             else:
                 raise RequestError(ErrorCode.BUSY)
         except BaseException:
-            self._leave(connection, name)
+            if had is None:
+                self._leave(connection, name)
+            elif connection in topic.subscribers:
+                topic.subscribers[connection] = had  # what it missed meanwhile it notices at the next delta
             raise
         version = version or topic.version
         if connection in topic.subscribers:
             topic.subscribers[connection] = version
-            connection.send(snapshot_frame(name, version, self._clock.now_ms(), data))
+            connection.send(snapshot_frame(name, version, self._clock.now_ms(), data), snapshot=True)
         return version
 
     def unsubscribe(self, connection: Connection, name: str) -> None:
@@ -261,7 +271,7 @@ class Hub:
             if len(mine) >= MAX_TOPICS:
                 self._leave(connection, next(iter(mine)))
             self._join(connection, name, version).version = version
-            connection.send(frames)
+            connection.send(frames, snapshot=True)
 
     def _publish_broadcast(self, change: Change, now_ms: int) -> None:
         before, after = change.before, change.after
@@ -285,10 +295,12 @@ class Hub:
                 if base not in frames:
                     frames[base] = delta_frame(topic.name, base, version, now_ms, changed, gone) + events
                 connection.send(frames[base])
+            elif had == version and events:  # the snapshot was read between the commit and now
+                connection.send(events)
         topic.version = version
         if not _may_change(after):
             for connection, had in list(topic.subscribers.items()):
-                if had < version:  # it has been told, and nothing can follow
+                if had != _NOT_YET:  # it has been told, and nothing can follow
                     self._leave(connection, topic.name)
 
     def _open_offers(self, state: Broadcast, offers: Iterable[Offer], now_ms: int) -> None:
@@ -326,6 +338,11 @@ class Hub:
         topic.send(version, update.frames(topic.name, since, version, delta))
 
     # --- topics ---
+
+    def _held_before(self, connection: Connection, name: str) -> TopicVersion | None:
+        """The version under which the connection is subscribed already."""
+        topic = self._topics.get((connection.principal.tenant_id, name))
+        return None if topic is None else topic.subscribers.get(connection)
 
     def _join(self, connection: Connection, name: str, version: TopicVersion) -> _Topic:
         key = (connection.principal.tenant_id, name)

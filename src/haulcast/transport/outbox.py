@@ -76,18 +76,28 @@ class Outbox:
         self._flusher = flusher
         self._max_queued_bytes = max_queued_bytes
         self._on_overflow = on_overflow
+        self._allowance_bytes = 0  # the largest snapshot since nothing was waiting
         self._frames: list[bytes] = []
         self._queued_bytes = 0  # of _frames
         self._scheduled = False  # whether the flusher has it
         self._held = False
         self._closed = False
 
-    def send(self, frame: bytes) -> None:
-        """Send a finished frame at the end of this tick. Does nothing once the outbox is closed."""
+    def send(self, frame: bytes, *, snapshot: bool = False) -> None:
+        """Send a finished frame at the end of this tick. Does nothing once the outbox is closed.
+
+        A snapshot is as large as what it shows, which says nothing of how fast the client reads: until everything has
+        left, the bound is higher by the largest one.
+        """
         if self._closed:
             return
+        waiting_bytes = self._queued_bytes + self._transport.get_write_buffer_size()
+        if not waiting_bytes:
+            self._allowance_bytes = 0
+        if snapshot:
+            self._allowance_bytes = max(self._allowance_bytes, len(frame))
         queued_bytes = self._queued_bytes + len(frame)
-        if queued_bytes + self._transport.get_write_buffer_size() > self._max_queued_bytes:
+        if waiting_bytes + len(frame) > self._max_queued_bytes + self._allowance_bytes:
             self.close()
             self._on_overflow()
             return
@@ -106,9 +116,12 @@ class Outbox:
         if not self._held:
             return
         self._held = False
-        held, self._frames, self._queued_bytes = self._frames, [], 0
-        for frame in (first, *held) if keep else (first,):
-            self.send(frame)
+        if self._closed:
+            return
+        self._frames = [first, *self._frames] if keep else [first]
+        self._queued_bytes = sum(map(len, self._frames))
+        self._scheduled = True
+        self._flusher.schedule(self)
 
     def flush_now(self) -> None:
         """Write what waits without waiting for the end of the tick."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+import structlog
 from aiohttp import hdrs, web
 
 from haulcast.errors import ErrorCode, RequestError
@@ -13,6 +14,8 @@ from .handlers import Handlers
 from .origins import Origins
 from .outbox import Flusher
 from .services import Services
+
+log = structlog.get_logger()
 
 SUBPROTOCOL = "haulcast.v1.json"
 _DRAIN_STEP_S = 0.05
@@ -73,7 +76,8 @@ class WebSockets:
         return socket
 
     async def drain(self, spread_s: float, retry_in_s: int = 1) -> None:
-        """Close every WebSocket with the hint to come back, evenly over `spread_s`; returns when all have ended."""
+        """Close every WebSocket with the hint to come back, evenly over `spread_s`; returns when all have ended,
+        or after a while when others keep coming."""
         self._draining_hint = f"retry_in_s={retry_in_s}"
         connections = list(self._connections)
         steps = max(1, min(int(spread_s / _DRAIN_STEP_S), len(connections)))
@@ -82,7 +86,11 @@ class WebSockets:
                 connection.close(CloseCode.DRAINING, self._draining_hint)
             if step + 1 < steps:
                 await asyncio.sleep(spread_s / steps)
-        await self._empty.wait()
+        try:
+            async with asyncio.timeout(2 * self._services.limits.close_within_s):
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("sockets_left_open", count=len(self._connections))
 
 
 def _offered_protocols(request: web.Request) -> Sequence[str]:

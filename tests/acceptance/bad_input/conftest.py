@@ -23,6 +23,7 @@ HASTY = Limits(
     max_queued_bytes=128 * 1024,
     requests_per_s=1e6,
     burst_requests=1_000_000,
+    max_in_flight=1_000_000,
 )
 
 

@@ -124,6 +124,14 @@ def test_what_does_not_exist_is_not_found(command: Command) -> None:
     assert Run().decide(command) == refused(Refusal.BROADCAST_NOT_FOUND)
 
 
+def test_whose_only_trip_was_cancelled_hears_of_the_end_like_everybody_else() -> None:
+    run = won(begun("van", "van", offered=(T1, T2)), T1)
+    run.move(TripStatus.CANCELLED)
+    decision = run.at(run.state.expires_at_ms).do(Tick())
+    assert fx.CloseOffers((T1, T2)) in decision.effects
+    assert not [effect for effect in decision.effects if isinstance(effect, fx.DropOffers | fx.ShowTrip)]
+
+
 def test_a_trip_of_no_broadcast_is_no_trip() -> None:
     assert Run().decide(UpdateTrip(T1, TRIP, TripStatus.LOADED)) == refused(Refusal.TRIP_NOT_FOUND)
 

@@ -28,6 +28,7 @@ from haulcast.domain.states import (
     TRIP_TRANSITIONS,
     BroadcastStatus,
     RequestStatus,
+    TripStatus,
 )
 from haulcast.domain.views import broadcast_view, offer_fill
 
@@ -279,7 +280,7 @@ class Dispatch(RuleBasedStateMachine):
 
     def _effects_follow_from_events(self, before: Broadcast, command: Command, decision: Decision) -> None:
         """Keeps the book of the screens."""
-        winners = {trip.transporter_id for trip in self.state.trips}
+        winners = {trip.transporter_id for trip in self.state.trips if trip.status is not TripStatus.CANCELLED}
         has_ended = before.live and not self.state.live
         opened = [offer for effect in decision.effects if isinstance(effect, fx.OpenOffers) for offer in effect.offers]
         assert opened == [*_offers(decision.events)]

@@ -178,6 +178,27 @@ class TestBound:
         await tick()
         assert sender.transport.writes == []
 
+    async def test_a_snapshot_may_be_larger_and_what_comes_after_it_still_counts(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.outbox.hold()
+        sender.outbox.send(b"x" * (5 * LIMIT), snapshot=True)
+        sender.outbox.release(b"hello")
+        await tick()
+        assert sender.transport.writes == [b"hello" + b"x" * (5 * LIMIT)]
+        sender.transport.buffered = 5 * LIMIT
+        sender.outbox.send(b"x" * LIMIT)
+        assert sender.overflows == 0
+        sender.outbox.send(b"x")
+        assert sender.overflows == 1
+
+    async def test_once_a_snapshot_has_left_the_bound_is_what_it_was(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.outbox.send(b"x" * (5 * LIMIT), snapshot=True)
+        await tick()
+        sender.outbox.send(b"x" * LIMIT)
+        sender.outbox.send(b"x")
+        assert sender.overflows == 1
+
     async def test_what_has_left_no_longer_counts(self, flusher: Flusher) -> None:
         sender = Sender(flusher)
         for _ in range(10):

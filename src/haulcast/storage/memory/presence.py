@@ -128,7 +128,7 @@ class MemoryPresence:
             tenant.tracked[vehicle.vehicle_id] = transporter.tracked[vehicle.vehicle_id] = tracked
             self._tracked[tracked] = None
         else:
-            new = tracked.until_s <= now_s
+            new = tracked.until_s <= now_s or tracked.vehicle != vehicle
             if tracked.vehicle.transporter_id != vehicle.transporter_id:
                 self._hand_over(tracked, tenant.transporter(vehicle.transporter_id))
             tracked.vehicle = vehicle
