@@ -4,11 +4,15 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from math import nan
+from pathlib import Path
 
 import pytest
 
-from haulcast.config import DEVELOPMENT_KEY
+from haulcast.app import Node
+from haulcast.config import DEVELOPMENT_KEY, load
+from haulcast.transport.session import Limits
 from tests.acceptance.books import Books
 from tests.acceptance.network import TRUCK, Network, accept_of, haul, offered
 from tests.acceptance.phone import Gone, Json, Phone, eventually, eventually_answered
@@ -77,6 +81,37 @@ async def send_all(asked: list[tuple[Phone, str]], prefix: str = "") -> "list[as
     return await asyncio.gather(
         *(phone.post("offer.accept", accept_of(phone.user, id_), f"{prefix}{id_}") for phone, id_ in asked)
     )
+
+
+async def test_a_planned_stop_does_not_wait_for_whoever_keeps_coming(tmp_path: Path) -> None:
+    """D2: clients that open one connection after the other, and answer no close, do not keep a server from ending."""
+    config = load({"HAULCAST_PORT": "0", "HAULCAST_DATA_DIR": str(tmp_path)})
+    node = await Node.start(config, limits=Limits(close_within_s=0.3))
+    upgrade = (
+        b"GET /v1/ws HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    opened: list[asyncio.StreamWriter] = []
+
+    async def keep_coming() -> None:
+        while True:
+            with suppress(OSError):
+                _reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+                writer.write(upgrade)
+                opened.append(writer)
+            await asyncio.sleep(0.05)  # often enough that there is always one
+
+    coming = asyncio.create_task(keep_coming())
+    try:
+        while len(opened) < 5:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            await node.stop()
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        for writer in opened:
+            writer.close()
 
 
 def test_a_data_directory_has_one_server(server: Server) -> None:
