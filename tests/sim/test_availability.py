@@ -176,6 +176,16 @@ async def test_the_limit_holds_for_going_offline_too_and_for_each_transporter_on
     assert await availability.go_online(ACME, TransporterId("t2"))
 
 
+async def test_a_clock_that_is_set_back_does_not_lengthen_the_wait(world: World) -> None:
+    availability = world.node.dispatch.availability
+    for _ in range(5):
+        await availability.go_online(ACME, T1)
+        await availability.go_offline(ACME, T1)
+    world.clock.step_ms -= 3_600_000
+    await asyncio.sleep(301)
+    assert await availability.go_online(ACME, T1)
+
+
 async def test_toggling_to_what_one_is_already_is_free(world: World) -> None:
     await world.offline("t1")
     availability = world.node.dispatch.availability

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from haulcast.client import Event, Topic, Version
 from haulcast.client.pointer import PatchError, patch
 from haulcast.client.protocol import Delta, JsonObject, Snapshot
-from haulcast.client.topics import CLOSED_OFFER_SHOWN_MS, OVER_TOPICS, Applied, Subscriptions
+from haulcast.client.topics import CLOSED_OFFER_SHOWN_MS, MAX_RESUMED, OVER_TOPICS, Applied, Subscriptions
 
 FEED = "feed:t1"
 
@@ -273,6 +273,15 @@ def test_what_was_left_does_not_come_back_by_itself() -> None:
     subscriptions.want([FEED])
     subscriptions.take(snapshot({"a": 3}, seq=3))
     assert subscriptions.topics[FEED].state == {"a": 3}
+
+
+def test_of_more_topics_than_a_hello_takes_the_latest_are_resumed_and_the_rest_is_missing() -> None:
+    subscriptions = Subscriptions()
+    names = [f"broadcast:b{number}" for number in range(MAX_RESUMED + 1)]
+    for name in names:
+        subscriptions.take(snapshot(broadcast("searching", None), topic=name))
+    assert [*subscriptions.resume()] == names[1:]
+    assert subscriptions.missing(subscriptions.resume()) == names[:1]
 
 
 def test_broadcasts_that_are_over_are_not_followed_and_only_the_last_are_kept() -> None:

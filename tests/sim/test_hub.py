@@ -1,0 +1,141 @@
+"""What the hub shows to whom, while broadcasts change and phones come and go."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from haulcast.domain import effects as fx
+from haulcast.domain.broadcast import Broadcast, Offer, Place, TruckRequest
+from haulcast.domain.events import Cancelled
+from haulcast.domain.evolve import evolve
+from haulcast.domain.ids import BroadcastId, CustomerId, RequestId, TenantId, TransporterId, VehicleId
+from haulcast.domain.states import EndReason
+from haulcast.errors import JournalUnavailable
+from haulcast.ports import Change, Role, Stored
+from haulcast.storage.memory import MemoryJournal
+from haulcast.transport.auth import Principal
+from haulcast.transport.hub import Hub
+from tests.sim.virtual_time import START_MS, VirtualClock
+from tests.sim.world import ACME
+
+PHONES = 300
+READ_S = 0.003
+CHANGE_EVERY_S = 0.05
+
+
+class OneReader(MemoryJournal):
+    """A journal whose reads take time and come one after the other, as those of one thread do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = asyncio.Lock()
+
+    async def read_offers(
+        self, tenant_id: str, transporter_id: TransporterId, ended_after_ms: int
+    ) -> list[tuple[Broadcast, Offer]]:
+        async with self._turn:
+            await asyncio.sleep(READ_S)
+        return []
+
+
+class Phone:
+    """A connection that counts what it is sent."""
+
+    def __init__(self, number: int) -> None:
+        self.principal = Principal(ACME, Role.TRANSPORTER, f"t{number}", START_MS * 2)
+        self.snapshots = 0
+        self.sent: list[bytes] = []
+
+    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
+        self.snapshots += snapshot
+        self.sent.append(frames)
+
+
+class Holding(MemoryJournal):
+    """A journal that has one broadcast, or is away."""
+
+    def __init__(self, state: Broadcast) -> None:
+        super().__init__()
+        self.state = state
+        self.away = False
+
+    async def read_broadcast(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Stored | None:
+        if self.away:
+            raise JournalUnavailable("away")
+        return Stored(1, self.state)
+
+
+async def _watching() -> tuple[Hub, Phone, Broadcast, Change]:
+    """An operator who was shown a cancelled broadcast, of whose end nobody was told yet."""
+    live = _broadcast(())
+    ended = evolve(live, Cancelled(START_MS, EndReason.CUSTOMER_CANCELLED))
+    hub = Hub(Holding(ended), VirtualClock(), 1, _deliveries())
+    phone = Phone(0)
+    phone.principal = Principal(ACME, Role.OPERATOR, "op", START_MS * 2)
+    hub.attach(phone)
+    await hub.subscribe(phone, "broadcast:b1")
+    news = fx.TellWatchers(fx.CustomerNews.BROADCAST_CANCELLED, {})
+    return hub, phone, ended, Change(1, live, ended, (news,))
+
+
+def _deliveries() -> Counter:
+    return Counter("deliveries", "", ("kind",), registry=CollectorRegistry())
+
+
+def _broadcast(offered: tuple[TransporterId, ...]) -> Broadcast:
+    return Broadcast(
+        tenant_id=ACME,
+        broadcast_id=BroadcastId("b1"),
+        customer_id=CustomerId("c1"),
+        pickup=Place(1, 1),
+        drop=Place(2, 2),
+        note="",
+        requests=(TruckRequest(RequestId("b1-1"), "van"),),
+        created_at_ms=START_MS,
+        expires_at_ms=START_MS * 2,
+        reminder_at_ms=None,
+        next_wave_at_ms=None,
+        offers={user: Offer(user, 1, VehicleId("v"), "van", 1, START_MS) for user in offered},
+    )
+
+
+async def test_who_reads_the_end_before_it_is_published_hears_of_it_all_the_same() -> None:
+    """A snapshot that was read between the commit and its news has the state already; the event is still owed."""
+    hub, phone, _, change = await _watching()
+    hub.publish(change)
+    assert b"broadcast_cancelled" in phone.sent[-1]
+    assert b'"delta"' not in phone.sent[-1]
+    assert hub.topic_count == 0  # nothing can follow
+
+
+async def test_a_refresh_that_fails_leaves_the_subscription_as_it_was() -> None:
+    hub, phone, _, change = await _watching()
+    hub._journal.away = True  # type: ignore[attr-defined]
+    with pytest.raises(JournalUnavailable):
+        await hub.subscribe(phone, "broadcast:b1")
+    hub.publish(change)
+    assert b"broadcast_cancelled" in phone.sent[-1]
+
+
+async def test_everybody_gets_a_snapshot_though_every_feed_moves_twenty_times_a_second() -> None:
+    """A snapshot has to be exact, and reads queue up: a topic must not move while its own read runs, no longer."""
+    hub = Hub(OneReader(), VirtualClock(), 1, _deliveries())
+    phones = [Phone(number) for number in range(PHONES)]
+    everybody = tuple(TransporterId(phone.principal.user_id) for phone in phones)
+    state = _broadcast(everybody)
+
+    async def go_on_moving() -> None:
+        while True:
+            await asyncio.sleep(CHANGE_EVERY_S)
+            hub.publish(Change(1, state, state, (fx.AmendOffers(everybody),)))
+
+    moving = asyncio.create_task(go_on_moving())
+    try:
+        for phone in phones:
+            hub.attach(phone)
+        await asyncio.gather(*(hub.greet(phone, {}) for phone in phones))
+    finally:
+        moving.cancel()
+        await asyncio.gather(moving, return_exceptions=True)
+    assert [phone.snapshots for phone in phones] == [1] * PHONES
