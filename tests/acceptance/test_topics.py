@@ -73,6 +73,10 @@ class Storm:
 
     async def _ask(self, phone: Phone, request_type: str, data: Json) -> None:
         reply = await phone.ask(request_type, data)
+        while not reply["ok"] and reply["error"]["code"] == "RATE_LIMITED":
+            # A phone on a fast machine waits as it is told to; how long is the server's to say.
+            await asyncio.sleep(reply["error"]["data"]["retry_after_ms"] / 1000)
+            reply = await phone.ask(request_type, data)
         assert reply["ok"] or reply["error"]["code"] in self.REFUSALS, reply
 
     async def _pause(self) -> None:
