@@ -1,7 +1,8 @@
-# `make` lists the targets. Everything they need is installed into .venv, never outside.
+# `make` lists the targets. Everything they need is installed into .venv; only the servers of Postgres and Redis, which
+# test and cluster use, are the system's (scripts/stores.sh).
 #
 #   PYTHON=...  the interpreter that .venv is made with (default: the first python3 that is 3.11 or newer)
-#   ARGS=...    further arguments of demo, run and test
+#   ARGS=...    further arguments of demo, cluster, run, test and sim
 #   CI=1        run the tests with asyncio's debug mode
 
 .DEFAULT_GOAL := help
@@ -20,6 +21,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 DECLARED := setup.cfg pyproject.toml constraints.txt scripts/venv.sh
 # Not empty if .venv is missing, half made, moved here from elsewhere, or not made with PYTHON.
 MEND := $(shell PYTHON='$(PYTHON)' scripts/venv.sh --check .venv || echo mend)
+# The tests bring up their own Postgres and Redis, unless they are given others.
+GIVEN := $(and $(HAULCAST_TEST_DATABASE_URL),$(HAULCAST_TEST_REDIS_URL))
 DEBUG := $(if $(filter-out 0 false,$(CI)),PYTHONASYNCIODEBUG=1)
 
 .PHONY: help
@@ -30,13 +33,21 @@ help: ## list the targets
 demo: .venv/.runtime ## start a server with simulated traffic (ARGS: see haulcast demo --help)
 	$(BIN)/haulcast demo $(ARGS)
 
+.PHONY: cluster
+cluster: .venv/.runtime stores ## start three nodes, Postgres and Redis with simulated traffic (ARGS: see haulcast demo --help)
+	$(BIN)/haulcast demo --cluster $(ARGS)
+
 .PHONY: run
 run: .venv/.runtime ## start a server
 	$(BIN)/haulcast serve $(ARGS)
 
 .PHONY: test
-test: lint ## all checks, then all tests (ARGS go to pytest)
+test: $(if $(GIVEN),,stores) lint ## all checks, then all tests (ARGS go to pytest)
 	$(DEBUG) $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: sim
+sim: .venv/.dev ## simulate 1,000 clusters with faults on virtual time (ARGS: see python -m tests.sim.schedules --help)
+	$(BIN)/python -m tests.sim.schedules --schedules 1000 $(ARGS)
 
 .PHONY: lint
 lint: .venv/.dev ## formatting, lint rules, types, direction of imports
@@ -83,6 +94,11 @@ clean: ## remove .venv, caches and build output; data in var/ stays
 .venv/.dev: .venv/.runtime
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	@touch $@
+
+# The servers of Postgres and Redis, which the system has, or gets if this is root on Debian.
+.PHONY: stores
+stores:
+	@scripts/stores.sh
 
 .PHONY: mend
 mend:

@@ -1,25 +1,30 @@
-"""Measures SqliteJournal.commit alone, in one process: no actors, no sockets, one batch at a time, as a committer does.
+"""Measures a journal's commit alone, in one process: no actors, no sockets, one batch at a time, as a committer does.
 
 Payload: "assigned" writes are checkpoints of different broadcasts, each with one TruckAssigned, its trip and a logged
 reply, on broadcasts of two trucks with 20 offers; "log" writes have a logged reply alone; "wave" writes make 500
 offers each. Preparing the broadcasts is not measured, nor is building the writes. `--busy` keeps the event loop
 running Python meanwhile, in slices of 200 us, as a loaded server's would: the writer then waits for the interpreter,
 and the CPU time is that of both.
-The database is made in `--directory`, whose disk it is that COMMIT waits for.
+SQLite's database is made in `--directory`, whose disk it is that COMMIT waits for. `--postgres` measures the journal in
+Postgres instead, in a database of its own on that server, dropped at the end; the server's CPU time is not counted, and
+its `fsync` and its disk are what they are.
 
-    python -m bench.journal [--directory var] [--batches 60] [--busy]
+    python -m bench.journal [--directory var] [--batches 60] [--busy] [--postgres URL]
 """
 
 import argparse
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from time import perf_counter, perf_counter_ns, process_time
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
 
 from haulcast.domain.broadcast import Offer, Place, Trip
 from haulcast.domain.events import Created, Event, TruckAssigned, WaveSent
@@ -38,7 +43,8 @@ from haulcast.domain.ids import (
 )
 from haulcast.domain.replies import Done
 from haulcast.domain.states import TripStatus
-from haulcast.ports import Fence, Landed, LoggedReply, Origin, RequestKey, Role, Write
+from haulcast.ports import Fence, Journal, Landed, LoggedReply, Origin, RequestKey, Role, Write
+from haulcast.storage.postgres import PostgresJournal
 from haulcast.storage.sqlite import SqliteJournal
 
 TENANT = TenantId("bench")
@@ -149,7 +155,37 @@ async def keep_busy() -> None:
         await asyncio.sleep(0)
 
 
-async def measure(journal: SqliteJournal, what: str, make: Callable[[], Prepared], size: int, batches: int) -> None:
+@asynccontextmanager
+async def in_sqlite(directory: Path) -> AsyncIterator[Journal]:
+    print(f"SQLite {sqlite3.sqlite_version}")
+    with TemporaryDirectory(dir=directory) as made:
+        journal = await SqliteJournal.open(Path(made) / "bench.db")
+        try:
+            yield journal
+        finally:
+            await journal.close()
+
+
+@asynccontextmanager
+async def in_postgres(url: str) -> AsyncIterator[Journal]:
+    admin = await asyncpg.connect(url)
+    try:
+        print(await admin.fetchval("SELECT format('Postgres %s, fsync %s', version(), current_setting('fsync'))"))
+        await admin.execute("DROP DATABASE IF EXISTS haulcast_bench")
+        await admin.execute("CREATE DATABASE haulcast_bench")
+        try:
+            journal = await PostgresJournal.open(urlunsplit(urlsplit(url)._replace(path="/haulcast_bench")))
+            try:
+                yield journal
+            finally:
+                await journal.close()
+        finally:
+            await admin.execute("DROP DATABASE haulcast_bench")
+    finally:
+        await admin.close()
+
+
+async def measure(journal: Journal, what: str, make: Callable[[], Prepared], size: int, batches: int) -> None:
     before, writes = [], []
     for _ in range(size * batches):
         needed, measured = make()
@@ -173,12 +209,13 @@ async def measure(journal: SqliteJournal, what: str, make: Callable[[], Prepared
     )
 
 
-async def main(directory: Path, batches: int, busy: bool) -> None:
-    journal = await SqliteJournal.open(directory / "bench.db")
+async def main(journal: Journal, batches: int, busy: bool) -> None:
     load = asyncio.create_task(keep_busy()) if busy else None
     try:
         await journal.next_incarnation()
-        await journal.put_fleet(TENANT, list(fleet(sum(SIZES) * batches + 1)))
+        items = list(fleet(sum(SIZES) * batches + 1))
+        for start in range(0, len(items), 10_000):
+            await journal.put_fleet(TENANT, items[start : start + 10_000])
         for what, make, sizes in (("assigned", assigned, SIZES), ("log", log, SIZES), ("wave", wave_of_500, (1, 8))):
             for size in sizes:
                 await measure(journal, what, make, size, batches)
@@ -187,7 +224,11 @@ async def main(directory: Path, batches: int, busy: bool) -> None:
             load.cancel()
             with suppress(asyncio.CancelledError):
                 await load
-        await journal.close()
+
+
+async def run(directory: Path, url: str | None, batches: int, busy: bool) -> None:
+    async with in_sqlite(directory) if url is None else in_postgres(url) as journal:
+        await main(journal, batches, busy)
 
 
 if __name__ == "__main__":
@@ -195,7 +236,7 @@ if __name__ == "__main__":
     parser.add_argument("--directory", type=Path, default=Path())
     parser.add_argument("--batches", type=int, default=60, help="measured for each kind and size")
     parser.add_argument("--busy", action="store_true", help="keep the event loop's thread running Python meanwhile")
+    parser.add_argument("--postgres", metavar="URL", help="measure Postgres, as a user who may create databases")
     options = parser.parse_args()
-    print(f"SQLite {sqlite3.sqlite_version}, {'a busy' if options.busy else 'an idle'} event loop")
-    with TemporaryDirectory(dir=options.directory) as made:
-        asyncio.run(main(Path(made), options.batches, options.busy))
+    print(f"{'a busy' if options.busy else 'an idle'} event loop")
+    asyncio.run(run(options.directory, options.postgres, options.batches, options.busy))

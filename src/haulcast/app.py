@@ -1,16 +1,17 @@
 """The only wiring: what a node consists of, the order in which it starts, and the reverse in which it stops.
 
-Start: journal (migrated, locked), incarnation, presence, hub, actors (every live broadcast is taken over, overdue
-deadlines ring), then the port is opened. Whoever can connect finds a node that is ready.
+Start: stores, hub, actors (the node joins the others under a new incarnation and takes over what nobody who lives
+owns; overdue deadlines ring), then the port is opened. Whoever can connect finds a node that is ready.
 
-Stop: new commands are refused and readiness is withdrawn, commands under way are finished and answered, the port and
-then the sockets are closed, these with a hint when to come back, and the journal last.
+Stop: readiness is withdrawn, live broadcasts are handed over to other nodes if there are any, commands under way are
+finished and answered, the port and then the sockets are closed, these with a hint when to come back, the node leaves
+the others, and the stores are closed last.
 """
 
 import asyncio
 import gc
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -19,20 +20,22 @@ import uvloop
 from aiohttp import web
 
 from . import __version__, log
+from .actors.bus import NodeBus
 from .actors.dispatch import Dispatch
 from .actors.tenants import Tenants
 from .clock import SystemClock
 from .config import DEVELOPMENT_KEY, Config, Environment
 from .domain.ids import TenantId
 from .domain.replies import Json
-from .errors import ConfigError, JournalFault, JournalUnavailable
+from .errors import ConfigError, HaulcastError, StoreUnavailable
 from .identity import new_broadcast_id
 from .loop_lag import LoopLag
 from .metrics import Metrics
-from .ports import Clock, Journal
-from .storage.memory.presence import MemoryPresence
-from .storage.sqlite.journal import SqliteJournal
+from .ports import Clock, Kind
+from .stores import Stores, open_stores
+from .tasks import running
 from .transport.auth import KeyRing
+from .transport.close_codes import CloseCode
 from .transport.http import Edge
 from .transport.hub import Hub
 from .transport.services import Services
@@ -45,6 +48,7 @@ REQUEST_LOG_MS = 24 * 3600 * 1000
 """How long an answer is remembered under its request's id."""
 _PURGE_EVERY_S = 600.0
 _SWEEP_EVERY_S = 5.0
+_SYNC_EVERY_S = 60.0
 _LAGGING_MS = 1_000.0
 
 logger = structlog.get_logger()
@@ -53,29 +57,39 @@ logger = structlog.get_logger()
 class Node:
     """One running server. Made by `start`, ended by `stop`."""
 
-    def __init__(self, clock: Clock, journal: Journal, incarnation: int, tenants: Tenants, metrics: Metrics) -> None:
+    def __init__(self, clock: Clock, stores: Stores, tenants: Tenants, metrics: Metrics) -> None:
         self._clock = clock
-        self._journal = journal
-        self._incarnation = incarnation
+        self._stores = stores
+        self._journal = stores.journal
+        self._presence = stores.presence
         self._started_ms = clock.now_ms()
-        self._presence = MemoryPresence(clock)
         self._lag = LoopLag(clock, metrics.loop_lag_s)
         self._draining = False
         self._cleanup = AsyncExitStack()
-        self.hub = Hub(journal, clock, incarnation, metrics.deliveries)
+        self._edge: Edge | None = None
+        bus = NodeBus(stores.cluster, metrics.actors.bus_sent, metrics.actors.bus_missed)
+        self.bus = bus
+        self.hub = Hub(stores.journal, clock, bus, self._next_epoch, metrics.deliveries)
         self.dispatch = Dispatch(
-            journal=journal,
-            presence=self._presence,
+            journal=stores.journal,
+            cluster=stores.cluster,
+            bus=bus,
+            presence=stores.presence,
             publisher=self.hub,
             clock=clock,
             metrics=metrics.actors,
             tenants=tenants,
-            incarnation=incarnation,
+            on_missed=self.hub.refresh,
+            on_given_up=self._dismiss,
         )
+        self._membership = self.dispatch.membership
+        bus.handle(Kind.NEWS, self.hub.receive)
         metrics.topics.set_function(lambda: self.hub.topic_count)
-        metrics.live_actors.set_function(lambda: len(self.dispatch.dispatcher))
+        metrics.live_actors.set_function(lambda: len(self.dispatch.registry))
         metrics.armed_timers.set_function(lambda: len(self.dispatch.deadlines))
         metrics.tasks.set_function(lambda: len(asyncio.all_tasks()))
+        metrics.peers.set_function(lambda: len(self._membership.peers))
+        metrics.lease_left_s.set_function(lambda: self._membership.left_s)
         self.port = 0  # where it listens, once started
 
     @classmethod
@@ -85,19 +99,23 @@ class Node:
         keys = KeyRing(config.keys, config.audience)
         metrics = Metrics()
         async with AsyncExitStack() as started:
-            journal = await SqliteJournal.open(config.journal_path)
-            started.push_async_callback(journal.close)
-            tenants = Tenants(journal, create_on_sight=config.environment is Environment.DEVELOPMENT)
-            node = cls(clock, journal, await journal.next_incarnation(), tenants, metrics)
-            await node.dispatch.start()
+            stores = await open_stores(started, config, clock, metrics)
+            tenants = Tenants(stores.journal, create_on_sight=config.environment is Environment.DEVELOPMENT)
+            node = cls(clock, stores, tenants, metrics)
+            started.push_async_callback(node.hub.close)
             started.push_async_callback(node.dispatch.close)
+            try:
+                await node.dispatch.start()
+            except StoreUnavailable as error:
+                raise ConfigError(f"the stores cannot be reached: {error}") from error
             edge = Edge(
                 Services(
-                    journal=journal,
+                    journal=stores.journal,
                     dispatcher=node.dispatch.dispatcher,
                     availability=node.dispatch.availability,
                     hub=node.hub,
                     tenants=tenants,
+                    bus=node.bus,
                     clock=clock,
                     keys=keys,
                     metrics=metrics.transport,
@@ -108,14 +126,21 @@ class Node:
                     limits=limits or Limits(),
                 )
             )
+            node._edge = edge
+            node.bus.handle(Kind.FLEET, edge.fleet_changed)
             site, node.port = await _listen(started, edge, config)
             started.push_async_callback(edge.close, SOCKETS_CLOSE_OVER_S)
             started.push_async_callback(site.stop)  # first, so that nobody comes back to a node that is leaving
             started.push_async_callback(node.dispatch.finish, DRAIN_TIMEOUT_S)
-            for work in (node._lag.run(), node._maintain()):
-                started.push_async_callback(_end, asyncio.create_task(work))
+            await started.enter_async_context(running(node._lag.run(), "loop_lag"))
+            await started.enter_async_context(running(node._maintain(), "maintain"))
             node._cleanup = started.pop_all()
         return node
+
+    @property
+    def incarnation(self) -> int:
+        """Who this node is among the others."""
+        return self._membership.incarnation
 
     async def stop(self) -> None:
         """Stop gracefully. Live broadcasts stay in the journal; the next start goes on with them."""
@@ -130,49 +155,79 @@ class Node:
 
     async def ready(self) -> bool:
         """See `Health`."""
-        return not self._draining and await self._journal_latency_ms() is not None
+        if self._draining or not self._membership.held:
+            return False
+        return await self._latency_ms(lambda: self._journal.read_tenant(TenantId("health"))) is not None
 
     async def detailed(self) -> Mapping[str, Json]:
         """See `Health`. Counts are of this node."""
-        latency_ms = await self._journal_latency_ms()
-        lagging = self._lag.last_ms > _LAGGING_MS
-        status = "draining" if self._draining else "degraded" if latency_ms is None or lagging else "ok"
+        journal_ms = await self._latency_ms(lambda: self._journal.read_tenant(TenantId("health")))
+        cluster_ms = await self._latency_ms(self._stores.cluster.members)
+        degraded = None in (journal_ms, cluster_ms) or not self._membership.held or self._lag.last_ms > _LAGGING_MS
+        journal, cluster = self._stores.kinds
         return {
-            "status": status,
+            "status": "draining" if self._draining else "degraded" if degraded else "ok",
             "version": __version__,
-            "incarnation": self._incarnation,
+            "incarnation": self._membership.incarnation,
             "uptime_s": (self._clock.now_ms() - self._started_ms) // 1000,
-            "journal": {"kind": "sqlite", "ok": latency_ms is not None, "latency_ms": latency_ms},
+            "journal": {"kind": journal, "ok": journal_ms is not None, "latency_ms": journal_ms},
+            "cluster": {
+                "kind": cluster,
+                "ok": cluster_ms is not None,
+                "latency_ms": cluster_ms,
+                "lease_left_ms": round(self._membership.left_s * 1000),
+                "peers": sorted(self._membership.peers),
+            },
             "loop_lag_ms": round(self._lag.last_ms, 1),
             "connections": self.hub.connection_count,
             "topics": self.hub.topic_count,
-            "actors": len(self.dispatch.dispatcher),
+            "actors": len(self.dispatch.registry),
             "timers": len(self.dispatch.deadlines),
             "tasks": len(asyncio.all_tasks()),
             "vehicles": self._presence.vehicle_count,
             "transporters_online": self._presence.online_count,
         }
 
-    async def _journal_latency_ms(self) -> float | None:
-        """How long a small read takes; None if it fails."""
+    async def _latency_ms(self, ask: Callable[[], Awaitable[object]]) -> float | None:
+        """How long a small question takes; None if it is not answered."""
         started_s = self._clock.monotonic_s()
         try:
-            await self._journal.read_tenant(TenantId("health"))
-        except JournalUnavailable:
+            await ask()
+        except StoreUnavailable:
             return None
         return round((self._clock.monotonic_s() - started_s) * 1000, 1)
+
+    # --- Cluster ---
+
+    async def _next_epoch(self) -> int:
+        """A number above all that any node was given before: where the versions of a feed go on. A node on its own
+        has its incarnation for that."""
+        if self._stores.shared:
+            return await self._journal.next_incarnation()
+        return self._membership.incarnation
+
+    def _dismiss(self) -> None:
+        """The others have given this node up and it cannot reach them: its clients are better off elsewhere."""
+        if self._edge is not None:
+            self._edge.dismiss(CloseCode.NODE_LOST, SOCKETS_CLOSE_OVER_S)
 
     async def _maintain(self) -> None:
         """Drop what has outlived its time: presence often, logged replies now and then."""
         next_purge_s = self._clock.monotonic_s()
+        next_sync_s = self._clock.monotonic_s() + _SYNC_EVERY_S
         while True:
-            await self._presence.sweep()
-            if self._clock.monotonic_s() >= next_purge_s:
-                next_purge_s = self._clock.monotonic_s() + _PURGE_EVERY_S
-                try:
+            try:
+                await self._presence.sweep()
+                now_s = self._clock.monotonic_s()
+                if now_s >= next_purge_s:
+                    next_purge_s = now_s + _PURGE_EVERY_S
                     await self._journal.purge_requests(self._clock.now_ms() - REQUEST_LOG_MS)
-                except (JournalUnavailable, JournalFault) as error:
-                    logger.warning("purge_failed", error=str(error))
+                if now_s >= next_sync_s:
+                    next_sync_s = now_s + _SYNC_EVERY_S
+                    if self._membership.incarnation == min(self._membership.alive):  # one of them is enough
+                        await self._presence.sync_engaged(await self._journal.engaged_vehicles())
+            except HaulcastError as error:
+                logger.warning("maintenance_failed", error=str(error))
             await asyncio.sleep(_SWEEP_EVERY_S)
 
 
@@ -189,8 +244,12 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     node = await Node.start(config)
+    if config.clustered:
+        log.tell(node=lambda: node.incarnation)
     if DEVELOPMENT_KEY in config.keys:
         logger.warning("DEVELOPMENT MODE: anybody can sign tokens with the built-in key; never expose this server")
+    for name in config.exposed:
+        logger.warning("a store is reached over a network without TLS", variable=name)
     logger.info("listening", url=f"http://{config.host}:{node.port}", environment=config.environment)
     # Measured: what lives as long as the process is not looked at again by the collector; p99 of a reply 50 -> 24 ms.
     gc.collect()
@@ -213,15 +272,14 @@ async def _listen(started: AsyncExitStack, edge: Edge, config: Config) -> tuple[
     )
     await runner.setup()
     started.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, config.host, config.port, backlog=1024)
-    try:
-        await site.start()
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from None
+    site = web.TCPSite(runner, config.host, config.port, backlog=1024, reuse_port=config.reuse_port)
+    sites = [(config.port, site)]
+    if config.node_port is not None:  # until the end: operators may look on while the node stops
+        sites.append((config.node_port, web.TCPSite(runner, config.host, config.node_port)))
+    for number, each in sites:
+        try:
+            await each.start()
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {config.host}:{number}: {error.strerror or error}") from None
     port: int = runner.addresses[0][1]
     return site, port
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

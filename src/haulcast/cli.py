@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -13,9 +14,11 @@ from . import __version__, config
 from .domain.ids import TenantId
 from .errors import ConfigError, JournalFault, JournalUnavailable
 from .ports import Role
+from .store_url import StoreUrl
 
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 2
+MAX_NODES = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,9 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    settings = replace(config.load(), reuse_port=arguments.share_port)
+    if arguments.nodes > 1:
+        from .supervisor import supervise
+
+        return supervise(settings, arguments.nodes)
     from . import app
 
-    return app.serve(config.load())
+    return app.serve(settings)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -45,11 +53,18 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
-    from .storage.sqlite.migrate import migrate
+    settings = config.load()
+    if settings.database_url is None:
+        from .storage.sqlite.migrate import migrate
 
-    path = config.load().journal_path
-    applied = migrate(path)
-    print(f"{path}: " + (f"applied {', '.join(applied)}" if applied else "up to date"))
+        where = str(settings.journal_path)
+        applied = migrate(settings.journal_path)
+    else:
+        from .storage import postgres
+
+        where = StoreUrl.parse(settings.database_url).shown
+        applied = asyncio.run(postgres.migrate(settings.database_url))
+    print(f"{where}: " + (f"applied {', '.join(applied)}" if applied else "up to date"))
     return 0
 
 
@@ -112,8 +127,19 @@ def _parser() -> argparse.ArgumentParser:
 
         Without any settings it runs embedded: development keys, an SQLite journal in var/, no other process. With a
         configuration that cannot be started it says what to change and exits with 2.
+
+        With HAULCAST_DATABASE_URL and HAULCAST_REDIS_URL it is one node of a cluster. --nodes N runs N of them on this
+        machine, behind one port, and starts again what dies; SIGHUP replaces them one after the other.
         """,
     )
+    serve.add_argument(
+        "--nodes",
+        type=_nodes,
+        default=1,
+        metavar="N",
+        help="run N nodes of a cluster behind HAULCAST_PORT; the ports after it are theirs, for operators (default: 1)",
+    )
+    serve.add_argument("--share-port", action="store_true", help=argparse.SUPPRESS)  # how --nodes runs its nodes
     serve.epilog = _environment_help()
 
     demo = _command(
@@ -137,8 +163,9 @@ def _parser() -> argparse.ArgumentParser:
         _migrate,
         "bring the journal to this version's schema",
         """
-        Applies the migrations that the journal does not have yet, and names them. The server does the same when it
-        starts; this is for doing it beforehand. A journal that is newer than this version is refused.
+        Applies the migrations that the journal does not have yet, and names them: the embedded one, or the database of
+        a cluster if HAULCAST_DATABASE_URL is set. The server does the same when it starts; this is for doing it
+        beforehand. A journal that is too new for this version is refused.
         """,
     )
 
@@ -187,9 +214,9 @@ def _parser() -> argparse.ArgumentParser:
         _doctor,
         "say what is configured, what is reachable and what is missing",
         """
-        Looks at the configuration, the data directory, the journal, the port and the running server, changes nothing,
-        and says of each whether it is fine and what to do if not. Exits with 1 if something would keep the server from
-        starting.
+        Looks at the configuration, the data directory and the journal in it (for a node of a cluster: PostgreSQL and
+        Redis), the port and the running server, changes nothing, and says of each whether it is fine and what to do if
+        not. Exits with 1 if something would keep the server from starting.
         """,
     )
     return parser
@@ -214,6 +241,12 @@ def _command(
 
 def _environment_help() -> str:
     return "environment variables:\n" + "\n".join(f"  {name}\n      {text}" for name, text in config.VARIABLES.items())
+
+
+def _nodes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_NODES:
+        raise argparse.ArgumentTypeError(f"give 1 to {MAX_NODES}")
+    return int(text)
 
 
 def _hours(text: str) -> int:

@@ -2,6 +2,9 @@
 
 import time
 
+_COUNTS_SUSPEND = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""On Linux CLOCK_MONOTONIC stands still while the machine is suspended, and a lease would seem to hold."""
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -12,4 +15,4 @@ class SystemClock:
 
     def monotonic_s(self) -> float:
         """See `Clock`."""
-        return time.monotonic()
+        return time.clock_gettime(_COUNTS_SUSPEND)

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 from .errors import ConfigError
+from .store_url import StoreUrl
 from .transport.auth import Algorithm, Key
 
 DEVELOPMENT_KEY = Key("development", Algorithm.HS256, "haulcast-development-key-never-for-production")
@@ -19,7 +20,15 @@ VARIABLES: Mapping[str, str] = {
     "HAULCAST_ENV": "development (default) or production; production refuses development defaults",
     "HAULCAST_HOST": "the address to listen on (default 127.0.0.1)",
     "HAULCAST_PORT": "the port to listen on (default 8080; 0 takes a free one)",
+    "HAULCAST_NODE_PORT": (
+        "a second port of this node alone, for operators, where nodes share HAULCAST_PORT (default 0: none)"
+    ),
     "HAULCAST_DATA_DIR": "where the embedded journal lives (default var/)",
+    "HAULCAST_DATABASE_URL": (
+        "the PostgreSQL that the nodes of a cluster share, postgresql://USER:PASSWORD@HOST:PORT/DATABASE "
+        "(default: none, the node is on its own with the embedded journal)"
+    ),
+    "HAULCAST_REDIS_URL": "the Redis that they share, redis://:PASSWORD@HOST:PORT/0 or rediss:// (both or none)",
     "HAULCAST_JWT_KEYS": (
         'the keys that tokens are signed with: a JSON list of {"kid", "alg": HS256|RS256|ES256, and one of "secret", '
         '"secret_file", "pem_file"}, or @FILE with such a list'
@@ -29,7 +38,8 @@ VARIABLES: Mapping[str, str] = {
     "HAULCAST_LOG_LEVEL": "debug, info (default), warning or error",
 }
 
-
+_DATABASE_SCHEMES = ("postgres", "postgresql")
+_REDIS_SCHEMES = ("redis", "rediss")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+")
 
 
@@ -52,11 +62,27 @@ class Config:
     audience: str | None
     origins: frozenset[str]
     log_level: str
+    database_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+    node_port: int | None = None
+    reuse_port: bool = False
+    """Whether other nodes on this machine listen on `port` too. Not for users: `serve --nodes` asks it of its nodes."""
 
     @property
     def journal_path(self) -> Path:
         """The embedded journal."""
         return self.data_dir / "haulcast.sqlite3"
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the journal is in PostgreSQL, shared with other nodes."""
+        return self.database_url is not None
+
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """The variables whose store is reached over a network without TLS."""
+        given = {"HAULCAST_DATABASE_URL": self.database_url, "HAULCAST_REDIS_URL": self.redis_url}
+        return tuple(name for name, url in given.items() if url is not None and StoreUrl.parse(url).exposed)
 
 
 class _KeyEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,13 +107,21 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     config = Config(
         environment=Environment(environment),
         host=env.get("HAULCAST_HOST", "127.0.0.1"),
-        port=_port(env.get("HAULCAST_PORT", "8080")),
+        port=_port(env, "HAULCAST_PORT", "8080"),
         data_dir=Path(env.get("HAULCAST_DATA_DIR", "var")),
         keys=_keys(env["HAULCAST_JWT_KEYS"]) if env.get("HAULCAST_JWT_KEYS") else (DEVELOPMENT_KEY,),
         audience=env.get("HAULCAST_JWT_AUDIENCE") or None,
         origins=_origins(env.get("HAULCAST_ORIGINS", "*")),
         log_level=_choice(env, "HAULCAST_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+        database_url=_store_url(env, "HAULCAST_DATABASE_URL", _DATABASE_SCHEMES),
+        redis_url=_store_url(env, "HAULCAST_REDIS_URL", _REDIS_SCHEMES),
+        node_port=_port(env, "HAULCAST_NODE_PORT", "0") or None,
     )
+    if (config.database_url is None) != (config.redis_url is None):
+        given, missing = ("HAULCAST_DATABASE_URL", "HAULCAST_REDIS_URL")[:: 1 if config.clustered else -1]
+        raise ConfigError(f"{given} is set and {missing} is not: a cluster needs both, a node on its own neither")
+    if config.node_port is not None and config.node_port == config.port:
+        raise ConfigError(f"HAULCAST_NODE_PORT is {config.node_port}, as HAULCAST_PORT is; give another")
     if config.environment is Environment.PRODUCTION:
         _refuse_development(config)
     return config
@@ -111,10 +145,25 @@ def _choice(env: Mapping[str, str], name: str, default: str, allowed: tuple[str,
     return value
 
 
-def _port(text: str) -> int:
+def _port(env: Mapping[str, str], name: str, default: str) -> int:
+    text = env.get(name, default)
     if not text.isdecimal() or int(text) > 65_535:
-        raise ConfigError(f"HAULCAST_PORT is {text!r}; give a number from 0 to 65535")
+        raise ConfigError(f"{name} is {text!r}; give a number from 0 to 65535")
     return int(text)
+
+
+def _store_url(env: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str | None:
+    """Never quotes what it was given: there may be a password in it."""
+    text = env.get(name)
+    if not text:
+        return None
+    try:
+        url = StoreUrl.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} is no address: {error}") from None
+    if url.scheme not in schemes:
+        raise ConfigError(f"{name} does not begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return text
 
 
 def _origins(text: str) -> frozenset[str]:

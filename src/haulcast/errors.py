@@ -2,7 +2,9 @@
 
     HaulcastError
     ├── RequestError          answered to whoever asked: a code of `ERRORS`, a message, data
-    ├── JournalUnavailable    the durable store cannot be reached; the same call may work later
+    ├── StoreUnavailable      a store cannot be reached; the same call may work later
+    │   ├── JournalUnavailable    the durable one
+    │   └── ClusterUnavailable    the one that nodes share hints in
     ├── JournalFault          the durable store has, or was given, what it cannot work with; trying again is no use
     └── ConfigError           haulcast cannot start as it is configured (exit code 2)
 
@@ -112,8 +114,16 @@ class RequestError(HaulcastError):
         super().__init__(f"{code}: {self.message}")
 
 
-class JournalUnavailable(HaulcastError):
+class StoreUnavailable(HaulcastError):
+    """A store cannot be reached now."""
+
+
+class JournalUnavailable(StoreUnavailable):
     """The journal cannot be reached now."""
+
+
+class ClusterUnavailable(StoreUnavailable):
+    """The store that nodes share hints in cannot be reached now."""
 
 
 class JournalFault(HaulcastError):

@@ -10,7 +10,7 @@ from .domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from .domain.ids import ID_FORM, DriverId, TenantId, TransporterId, VehicleId, is_id
 from .domain.settings import TenantSettings
 from .errors import ConfigError
-from .ports import FleetConflict
+from .ports import FleetConflict, Journal
 from .storage.sqlite.journal import SqliteJournal
 
 MAX_NAME_CHARS = 200
@@ -32,7 +32,7 @@ async def import_fleet(config: Config, tenant_id: TenantId, path: Path) -> list[
     numbered = list(read_fleet(path))
     if not numbered:
         raise BadFleetFile("there is nothing in it")
-    journal = await SqliteJournal.open(config.journal_path, exclusive=False)
+    journal = await _open_journal(config)
     try:
         if config.environment is Environment.DEVELOPMENT:
             await journal.create_tenant(tenant_id, TenantSettings())
@@ -45,6 +45,14 @@ async def import_fleet(config: Config, tenant_id: TenantId, path: Path) -> list[
     finally:
         await journal.close()
     return [item for _, item in numbered]
+
+
+async def _open_journal(config: Config) -> Journal:
+    if config.database_url is None:
+        return await SqliteJournal.open(config.journal_path, exclusive=False)
+    from .storage.postgres import PostgresJournal
+
+    return await PostgresJournal.open(config.database_url)
 
 
 def read_fleet(path: Path) -> Iterator[tuple[int, FleetItem]]:

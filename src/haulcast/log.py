@@ -2,16 +2,27 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO, cast
 
 import structlog
+from structlog.typing import EventDict
+
+
+_about_process: dict[str, Callable[[], object]] = {}
+
+
+def tell(**about: Callable[[], object]) -> None:
+    """Have every line of the log tell this as well."""
+    _about_process.update(about)
 
 
 def configure(level: str = "info") -> None:
     """Send every log line to standard error, from haulcast and from its libraries alike."""
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _tell_about_process,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -24,10 +35,16 @@ def configure(level: str = "info") -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),  # a line in one write, whole among others
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_ToStructlog()], force=True)
+
+
+def _tell_about_process(_logger: object, _name: str, event: EventDict) -> EventDict:
+    for name, value in _about_process.items():
+        event.setdefault(name, value())
+    return event
 
 
 class _Stderr:

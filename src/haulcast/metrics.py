@@ -30,6 +30,13 @@ class Metrics:
             actor_restarts=self._counter("actor_restarts", "Actors that died and were started anew."),
             quarantined=self._counter("messages_quarantined", "Messages that killed three actors."),
             lookup_failures=self._counter("lookup_failures", "Lookups of candidates that failed."),
+            forwarded=self._counter("commands_forwarded", "Commands sent to the node that owns the broadcast."),
+            moved=self._counter("commands_moved", "Forwarded commands whose broadcast had another owner."),
+            nodes_lost=self._counter("nodes_lost", "Other nodes that were given up."),
+            taken_over=self._counter("broadcasts_taken_over", "Broadcasts claimed from nodes that are gone."),
+            handed_over=self._counter("broadcasts_handed_over", "Broadcasts given to other nodes at a planned stop."),
+            bus_sent=self._counter("bus_datagrams_sent", "Datagrams sent to other nodes."),
+            bus_missed=self._counter("bus_missed", "Times that messages of other nodes were missed."),
         )
         self.transport = TransportMetrics(
             connections=self._gauge("connections", "WebSocket connections that have said hello."),
@@ -52,6 +59,10 @@ class Metrics:
         self.live_actors = self._gauge("actors", "Broadcast actors.")
         self.armed_timers = self._gauge("timers", "Armed deadlines.")
         self.tasks = self._gauge("tasks", "Tasks on the event loop.")
+        self.peers = self._gauge("peers", "Other nodes that are alive.")
+        self.lease_left_s = self._gauge("lease_left_seconds", "For how long this node's lease is held.")
+        self.datagrams_dropped = self._counter("bus_datagrams_dropped", "Datagrams that were not sent.")
+        self.redis_commands = self._counter("redis_commands", "Commands sent to Redis.")
         self.loop_lag_s = self._histogram("loop_lag_seconds", "How late the event loop comes back.", _FAST_S)
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:

@@ -1,7 +1,8 @@
 """Tasks with an owner: none is lost to the garbage collector, none outlives the set that it belongs to."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -18,7 +19,7 @@ class TaskSet:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they began
         self._closed = False
 
     def __len__(self) -> int:
@@ -31,8 +32,8 @@ class TaskSet:
             work.close()
             raise RequestError(ErrorCode.DRAINING if self._closed else ErrorCode.BUSY)
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         return task
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -52,6 +53,18 @@ class TaskSet:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run `work` until the context ends, at the latest. If it fails, that is logged."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    task.add_done_callback(_log_failure)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _log_failure(task: "asyncio.Task[None]") -> None:

@@ -1,11 +1,80 @@
-"""What the journal says, read with nothing but SQL: the tests' own view of what is durable."""
+"""What the journal says, read with nothing but SQL: the tests' own view of what is durable.
 
+The tables are the same in SQLite and in Postgres, and so are the questions. Everything here blocks.
+"""
+
+import asyncio
 import json
 import sqlite3
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+import asyncpg
+
+from haulcast.ports import Journal
+from haulcast.storage.postgres import PostgresJournal
+from haulcast.storage.sqlite import SqliteJournal
+
+T = TypeVar("T")
+
+
+class Tables(Protocol):
+    """The tables of a journal, which may be read whether a server runs on it or not."""
+
+    def rows(self, query: str, tenant: str) -> list[Any]:
+        """The answer to a question with one `?`, for the tenant."""
+        ...
+
+    async def open(self) -> Journal:
+        """The journal itself, beside a server that runs; whoever opens it closes it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteTables:
+    """Those of the embedded journal. Opens the file each time."""
+
+    path: Path
+
+    def rows(self, query: str, tenant: str) -> list[Any]:
+        """See `Tables`."""
+        with closing(sqlite3.connect(self.path, timeout=10.0)) as connection:
+            return connection.execute(query, (tenant,)).fetchall()
+
+    async def open(self) -> Journal:
+        """See `Tables`."""
+        return await SqliteJournal.open(self.path, exclusive=False)
+
+
+class PostgresTables:
+    """Those of a cluster, over one connection until `close`, in a thread: stories ask from within their event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="books")
+        self._runner = asyncio.Runner()
+        self._connection = self._run(asyncpg.connect(url, server_settings={"search_path": "haulcast"}))
+
+    def rows(self, query: str, tenant: str) -> list[Any]:
+        """See `Tables`."""
+        return [tuple(row) for row in self._run(self._connection.fetch(query.replace("?", "$1"), tenant))]
+
+    async def open(self) -> Journal:
+        """See `Tables`."""
+        return await PostgresJournal.open(self._url)
+
+    def close(self) -> None:
+        """Nothing can be asked any more."""
+        self._run(self._connection.close())
+        self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
+
+    def _run(self, work: "Coroutine[Any, Any, T]") -> T:
+        return self._thread.submit(self._runner.run, work).result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +91,9 @@ class Assignment:
 
 
 class Books:
-    """The journal of one tenant. Reads the file each time, whether a server runs on it or not."""
+    """The journal of one tenant. Reads it anew each time, whether a server runs on it or not."""
 
-    def __init__(self, journal: Path, tenant: str) -> None:
+    def __init__(self, journal: Tables, tenant: str) -> None:
         self._journal = journal
         self._tenant = tenant
 
@@ -57,5 +126,4 @@ class Books:
         return [name for name, of in rows if of == broadcast_id]
 
     def _rows(self, query: str) -> list[Any]:
-        with closing(sqlite3.connect(self._journal, timeout=10.0)) as connection:
-            return connection.execute(query, (self._tenant,)).fetchall()
+        return self._journal.rows(query, self._tenant)

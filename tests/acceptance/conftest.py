@@ -1,6 +1,7 @@
-"""One server for all stories that do nothing to it, and what the others need to run their own."""
+"""One server for all stories that do nothing to it, and what the others need to run their own: each once embedded, and
+once as a cluster."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import structlog
 
 from haulcast.app import Node
 from haulcast.config import load
+from tests.acceptance.deployment import Deployment, deployed, deployments, private_stores
 from tests.acceptance.network import Network
 from tests.acceptance.server import Server
 
@@ -23,17 +25,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.acceptance)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each story is played on everything that serves it."""
+    if "deployment" in metafunc.fixturenames:
+        metafunc.parametrize("deployment", deployments(metafunc.function.__name__), indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def deployment(request: pytest.FixtureRequest) -> Deployment:
+    """What this test runs on."""
+    return Deployment(request.param)
+
+
+@pytest.fixture(scope="session")
+def shared_server(
+    request: pytest.FixtureRequest, deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server that runs as long as the tests do, and in the end stops as it should."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    try:
-        server.start()
-        yield server
-        server.stop()
-        server.check_log()
-    finally:
-        server.end()
+    with private_stores(deployment, request.getfixturevalue) as stores:
+        server = deployed(tmp_path_factory.mktemp("server"), stores)
+        try:
+            server.start()
+            yield server
+            server.stop()
+            server.check_log()
+        finally:
+            server.end()
 
 
 @pytest.fixture
@@ -57,9 +74,16 @@ def allowed_errors() -> list[str]:
 
 
 @pytest.fixture
-def own_server(tmp_path: Path, allowed_errors: list[str]) -> Iterator[Server]:
+def own_stores(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Mapping[str, str]]:
+    """The settings of stores for one test; none if its server has its own."""
+    with private_stores(deployment, request.getfixturevalue) as stores:
+        yield stores
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, own_stores: Mapping[str, str], allowed_errors: list[str]) -> Iterator[Server]:
     """A server for one test, which starts and ends it. The log is checked afterwards."""
-    server = Server(tmp_path)
+    server = deployed(tmp_path, own_stores)
     try:
         yield server
     finally:
@@ -68,9 +92,10 @@ def own_server(tmp_path: Path, allowed_errors: list[str]) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    """A node within the test's own process, on a real port: for what is to be seen inside, or wants few clients."""
-    config = load({"HAULCAST_PORT": "0", "HAULCAST_DATA_DIR": str(tmp_path)})
+async def node(tmp_path: Path, own_stores: Mapping[str, str]) -> AsyncIterator[Node]:
+    """A node within the test's own process, on a real port: for what is to be seen inside, or wants few clients. On a
+    cluster it is the only one."""
+    config = load({"HAULCAST_PORT": "0", "HAULCAST_DATA_DIR": str(tmp_path), **own_stores})
     with structlog.testing.capture_logs() as logs:
         node = await Node.start(config)
         try:

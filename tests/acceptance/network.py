@@ -1,13 +1,13 @@
 """A dispatch network for one story: a tenant of its own on some server, its fleet, and its users' phones.
 
 Places are given in kilometres north of `PICKUP`. A transporter `t1` has the vehicle `t1-v` and the driver `t1-d`
-unless a story says otherwise.
+unless a story says otherwise. On a cluster its phones are spread over the nodes, and so are its REST calls.
 """
 
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
+from itertools import cycle
 from time import time_ns
 from types import TracebackType
 from typing import Any, Self
@@ -19,8 +19,8 @@ from haulcast.config import DEVELOPMENT_KEY
 from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import DriverId, TenantId, TransporterId, VehicleId
 from haulcast.ports import Role
-from haulcast.storage.sqlite import SqliteJournal
 from haulcast.transport.auth import KeyRing
+from tests.acceptance.books import Tables
 from tests.acceptance.phone import Json, Phone, Version, eventually
 
 PICKUP = (12.9716, 77.5946)
@@ -56,10 +56,16 @@ def accept_of(transporter: str, broadcast_id: str) -> Json:
 
 
 class Network:
-    """One tenant, for the time of an `async with`. At its end all phones hang up and are checked."""
+    """One tenant, for the time of an `async with`. At its end all phones hang up and are checked.
+
+    `url` names the servers that share the work, separated by commas. The n-th phone calls the n-th of them, beginning
+    again after the last, and the n-th REST call does the same.
+    """
 
     def __init__(self, url: str, tenant: str) -> None:
-        self.url = url
+        urls = url.split(",")
+        self.url = urls[0]
+        self._for_phones, self._for_calls = cycle(urls), cycle(urls)
         self.tenant = tenant
         self.phones: list[Phone] = []
         self._cleanup = AsyncExitStack()
@@ -85,13 +91,14 @@ class Network:
 
     async def phone(self, role: str, user: str, resume: dict[str, Version] | None = None) -> Phone:
         """A raw connection."""
-        phone = await Phone.open(self.session, self.url, role, user, sign(self.tenant, role, user), resume)
+        url = next(self._for_phones)
+        phone = await Phone.open(self.session, url, role, user, sign(self.tenant, role, user), resume)
         self.phones.append(phone)
         return phone
 
     async def client(self, role: str, user: str) -> Client:
         """The reference client, which comes back by itself."""
-        client = Client(self.url, sign(self.tenant, role, user), session=self.session)
+        client = Client(next(self._for_phones), sign(self.tenant, role, user), session=self.session)
         return await self._cleanup.enter_async_context(client)
 
     async def rest(
@@ -101,7 +108,8 @@ class Network:
         headers = {"Authorization": f"Bearer {sign(self.tenant, role, user)}"}
         if key is not None:
             headers["Idempotency-Key"] = key
-        async with self.session.request(method, f"{self.url}{path}", json=body, headers=headers) as response:
+        url = next(self._for_calls) + path
+        async with self.session.request(method, url, json=body, headers=headers) as response:
             answer: Json = await response.json()
             return response.status, answer
 
@@ -134,7 +142,7 @@ class Network:
             status, answer = await self.rest("PUT", f"/v1/fleet/{path}", "operator", "op", body)
             assert status == 200, answer
 
-    async def hire_many(self, journal: Path, transporters: Iterable[str], kind: str = TRUCK) -> None:
+    async def hire_many(self, journal: Tables, transporters: Iterable[str], kind: str = TRUCK) -> None:
         """Put many transporters, each with a vehicle and a driver, into the journal beside the server that runs."""
         items: list[FleetItem] = []
         for name in transporters:
@@ -144,7 +152,7 @@ class Network:
                 Vehicle(VehicleId(f"{name}-v"), owner, kind),
                 Driver(DriverId(f"{name}-d"), owner, "Asha"),
             ]
-        store = await SqliteJournal.open(journal, exclusive=False)
+        store = await journal.open()
         try:
             await store.put_fleet(TenantId(self.tenant), items)
         finally:

@@ -19,6 +19,8 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from tests.acceptance.books import SqliteTables, Tables
+
 START_WITHIN_S = 20.0
 STOP_WITHIN_S = 20.0
 _POLL_S = 0.005
@@ -55,6 +57,7 @@ class Server:
         self._settings = settings
         self._log_path = directory / "server.log"
         self._log_path.touch()
+        self._launched_at_bytes = 0  # of the log, where the lines of the last start begin
         self._checked_bytes = 0  # of the log, up to which `check_log` has looked
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -64,19 +67,28 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def journal_path(self) -> Path:
+    def journal(self) -> Tables:
         """Its journal, which may be read whether it runs or not."""
-        return self.data_dir / "haulcast.sqlite3"
+        return SqliteTables(self.data_dir / "haulcast.sqlite3")
 
     def start(self) -> None:
         """Start it and wait until it is ready for clients."""
+        self.launch()
+        self.await_ready()
+
+    def launch(self) -> None:
+        """Start it, without waiting for what becomes of it."""
         assert self._process is None, "it runs already"
-        before_bytes = self._log_path.stat().st_size
+        self._launched_at_bytes = self._log_path.stat().st_size
         env = environment(HAULCAST_PORT=str(self.port), HAULCAST_DATA_DIR=str(self.data_dir), **self._settings)
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(COMMAND, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def await_ready(self) -> None:
+        """Wait until it is ready for clients."""
+        assert self._process is not None
         give_up_at = time.monotonic() + START_WITHIN_S
-        while not (self._has_port(before_bytes) and self._is_ready()):
+        while not (self._has_port(self._launched_at_bytes) and self._is_ready()):
             assert self._process.poll() is None, f"it ended with {self._process.returncode}:\n{self.log_text()}"
             assert time.monotonic() < give_up_at, f"not ready within {START_WITHIN_S} s:\n{self.log_text()}"
             time.sleep(_POLL_S)

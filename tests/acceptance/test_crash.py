@@ -82,10 +82,10 @@ async def test_killed_in_mid_race_no_answer_is_lost_and_no_truck_given_twice(own
 
 async def kill_in_mid_race(server: Server, tenant: str, rng: random.Random) -> None:
     """One race of a tenant of its own, with a crash in it. Leaves the server running."""
-    race, books = Race(), Books(server.journal_path, tenant)
+    race, books = Race(), Books(server.journal, tenant)
     names = [f"t{number}" for number in range(RACERS)]
     async with Network(server.url, tenant) as network:
-        await network.hire_many(server.journal_path, names)
+        await network.hire_many(server.journal, names)
         racers = await asyncio.gather(*(network.on_duty(name) for name in names))
         customers = [await network.phone("customer", f"c{number}") for number in range(CUSTOMERS)]
         running = [
@@ -173,7 +173,7 @@ async def test_a_deadline_that_passed_while_nobody_was_there_fires_at_the_start(
     await asyncio.to_thread(server.start)
     ready_ms = time.time() * 1000
     async with Network(server.url, "acme") as network:
-        await eventually(lambda: Books(server.journal_path, "acme").statuses() == {broadcast_id: "expired"})
+        await eventually(lambda: Books(server.journal, "acme").statuses() == {broadcast_id: "expired"})
         status, shown = await network.rest("GET", f"/v1/broadcasts/{broadcast_id}", "customer", "c1")
         assert (status, shown["end_reason"]) == (200, "no_vehicles_available")
         assert created["expires_at"] < shown["ended_at"] < ready_ms + 500
@@ -213,7 +213,7 @@ async def test_clients_get_over_a_crash_by_themselves(own_server: Server) -> Non
 
     async with Network(server.url, "acme") as network:
         names = [f"t{number}" for number in range(racers)]
-        await network.hire_many(server.journal_path, names)
+        await network.hire_many(server.journal, names)
         clients = [await network.client("transporter", name) for name in names]
         for number, (client, name) in enumerate(zip(clients, names, strict=True)):
             await client.location(f"{name}-v", *north_of_pickup(1 + number))
@@ -233,7 +233,7 @@ async def test_clients_get_over_a_crash_by_themselves(own_server: Server) -> Non
                     await asyncio.to_thread(server.start)
                 broadcast_id = (await creating)["broadcast_id"]
                 await fills(customer, broadcast_id)
-            books = Books(server.journal_path, "acme")
+            books = Books(server.journal, "acme")
             assert Counter(a.broadcast_id for a in books.assignments()) == dict.fromkeys(books.statuses(), 1)
             assert len(books.statuses()) == hauls
             assert customer.connections == 2

@@ -13,6 +13,8 @@ import pytest
 from tests.acceptance.server import environment
 
 DEMO = (sys.executable, "-m", "haulcast", "demo", "--json", "--transporters", "30", "--customers", "20")
+CLUSTER = (*DEMO, "--cluster")
+MEASURED = {"failover_first_s", "failover_all_s", "handover_ms"}
 RESULT = {
     "broadcasts_created",
     "fully_filled",
@@ -28,13 +30,13 @@ RESULT = {
 }
 
 
-def judged(output: str) -> dict[str, Any]:
+def judged(output: str, *, measured: bool = False) -> dict[str, Any]:
     """The result in the last line, which everything has to be fine in."""
     *before, last = output.splitlines()
     assert before
     assert not any(line.startswith("{") for line in before)
     result: dict[str, Any] = json.loads(last)
-    assert result.keys() == RESULT
+    assert result.keys() == (RESULT | MEASURED if measured else RESULT)
     assert result["violations"] == []
     assert result["double_assignments"] == 0
     assert result["leaks"] == {"actors": 0, "timers": 0, "tasks": 0}
@@ -43,9 +45,10 @@ def judged(output: str) -> dict[str, Any]:
     return result
 
 
-def server_of(output: str) -> str:
-    """Where the first line says that the server is."""
-    return output.split("server http://", 1)[1].split(",", 1)[0]
+def servers_of(output: str) -> list[str]:
+    """Where the first line says that the servers are."""
+    urls = output.split("server ", 1)[1].split(",", 1)[0].split()
+    return [url.removeprefix("http://") for url in urls]
 
 
 def is_served(address: str) -> bool:
@@ -75,7 +78,7 @@ def test_a_short_demo_shows_races_and_finds_nothing_wrong(tmp_path: Path) -> Non
     assert result["accepts_lost"] > 0
     assert result["offers_delivered"] > result["accepts_won"]
     assert 0 < result["accept_latency_ms"]["p50"] <= result["accept_latency_ms"]["p99"]
-    assert not is_served(server_of(demo.stdout))
+    assert not any(map(is_served, servers_of(demo.stdout)))
     assert [path.name for path in tmp_path.iterdir()] == ["demo"], "it keeps apart from the data of other servers"
 
 
@@ -95,7 +98,55 @@ def test_a_demo_that_is_stopped_is_judged_all_the_same(tmp_path: Path) -> None:
         rest, errors = demo.communicate()
     assert demo.returncode == 0, heard + rest + errors
     assert judged(heard + rest)["broadcasts_created"] > 0
-    assert not is_served(server_of(heard))
+    assert not any(map(is_served, servers_of(heard)))
+
+
+@pytest.mark.timeout(180)
+def test_a_demo_of_a_cluster_shows_the_same_on_three_nodes(tmp_path: Path) -> None:
+    demo = subprocess.run(
+        [*CLUSTER, "--seconds", "5"],
+        env=environment(HAULCAST_DATA_DIR=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    result = judged(demo.stdout)
+    assert result["broadcasts_created"] >= 20
+    assert result["accepts_won"] > 0
+    servers = servers_of(demo.stdout)
+    assert len(set(servers)) == 3
+    assert not any(map(is_served, servers))
+
+
+@pytest.mark.timeout(300)
+def test_in_a_cluster_whose_nodes_die_and_stop_nothing_confirmed_is_lost(tmp_path: Path) -> None:
+    """And how long the broadcasts of such a node are out of reach is measured."""
+    demo = subprocess.run(
+        [*CLUSTER, "--chaos", "--seconds", "10"],
+        env=environment(HAULCAST_DATA_DIR=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    result = judged(demo.stdout, measured=True)
+    assert result["accepts_won"] > 0
+    assert 0 < result["failover_first_s"]["p50"] <= result["failover_all_s"]["p99"]
+    assert 0 < result["handover_ms"]["p50"] <= result["handover_ms"]["p99"]
+    assert not any(map(is_served, servers_of(demo.stdout)))
+
+
+def test_chaos_needs_a_cluster(tmp_path: Path) -> None:
+    demo = subprocess.run(
+        [*DEMO, "--chaos"],
+        env=environment(HAULCAST_DATA_DIR=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 2
+    assert "--cluster" in demo.stderr
 
 
 def test_a_demo_whose_server_cannot_start_says_why(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ async def test_a_broadcast_that_is_over_leaves_nothing(node: Node, node_network:
     won = await phones[0].do("offer.accept", accept_of("t0", filled))
     await customers[1].do("broadcast.cancel", {"broadcast_id": cancelled})
     await customers[2].hears("broadcast_expired")
-    await eventually(lambda: (len(node.dispatch.dispatcher), len(node.dispatch.deadlines)) == (0, 0))
+    await eventually(lambda: (len(node.dispatch.registry), len(node.dispatch.deadlines)) == (0, 0))
     after = await network.health()
     for field in ("actors", "timers", "connections", "transporters_online", "vehicles"):
         assert after[field] == before[field], field
@@ -143,7 +143,7 @@ async def test_expiry_and_accept_at_once_have_one_outcome_that_both_hear(server:
         assert books.statuses()[broadcast_id] == outcome
         return bool(reply["ok"])
 
-    books = Books(server.journal_path, network.tenant)
+    books = Books(server.journal, network.tenant)
     early_ms = [200.0, *(8 - 10 * number / len(pairs) for number in range(1, len(pairs) - 1)), -50.0]
     won = await asyncio.gather(*(meet(*pair, early) for pair, early in zip(pairs, early_ms, strict=True)))
     assert won[0]

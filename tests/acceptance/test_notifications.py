@@ -181,7 +181,7 @@ async def test_a_customer_has_one_active_broadcast(network: Network) -> None:
 async def test_cancel_and_accept_at_once_have_one_outcome_that_both_hear(server: Server, network: Network) -> None:
     """A5: either the truck was found first, and the customer hears of it and is told so, or the broadcast was cancelled
     first, and the transporter is told that; the state on both phones and in the journal is the same."""
-    books = Books(server.journal_path, network.tenant)
+    books = Books(server.journal, network.tenant)
     outcomes = set()
     for number in range(COLLISIONS):
         customer, transporter = await network.phone("customer", f"c{number}"), await network.transporter(f"t{number}")
@@ -249,7 +249,7 @@ async def test_the_same_id_is_answered_the_same_wherever_it_comes_in(server: Ser
     assert (changed[0], changed[1]["error"]["code"]) == (409, "ID_REUSED")
     no_key = await network.rest("POST", "/v1/broadcasts", "customer", "c1", haul())
     assert (no_key[0], no_key[1]["error"]["data"]["field"]) == (400, "header.Idempotency-Key")
-    books = Books(server.journal_path, network.tenant)
+    books = Books(server.journal, network.tenant)
     assert (len(books.statuses()), len(books.assignments())) == (1, 1)
     assert len(customer.heard("truck_confirmed")) == 1
 

@@ -19,7 +19,7 @@ TRUCKS = 20
 async def racers(server: Server, network: Network) -> list[Phone]:
     """200 transporters, all online within 10 km of the pickup."""
     names = [f"t{number}" for number in range(RACERS)]
-    await network.hire_many(server.journal_path, names)
+    await network.hire_many(server.journal, names)
     return await asyncio.gather(*(network.on_duty(name, km=1 + number / 100) for number, name in enumerate(names)))
 
 
@@ -39,7 +39,7 @@ async def test_of_200_accepts_for_one_truck_exactly_one_wins_fifty_times_over(
     """A1: one wins, all others hear REQUEST_ALREADY_TAKEN with nothing remaining, the customer hears of one truck.
     A10: the losers' offers close because the truck was found. A19: a delivered trip frees its truck for the next."""
     customer = await network.phone("customer", "c1")
-    books = Books(server.journal_path, network.tenant)
+    books = Books(server.journal, network.tenant)
     for _ in range(ROUNDS):
         broadcast_id = (await customer.do("broadcast.create", haul()))["broadcast_id"]
         replies = await race(racers, broadcast_id)
@@ -77,7 +77,7 @@ async def test_of_200_accepts_for_20_trucks_exactly_20_win_with_20_vehicles(
     confirmed = customer.heard("truck_confirmed")
     assert [heard.data["remaining_requests"] for heard in confirmed] == list(reversed(range(TRUCKS)))
     assert len({heard.data["vehicle_id"] for heard in confirmed}) == TRUCKS
-    assignments = Books(server.journal_path, network.tenant).assignments()
+    assignments = Books(server.journal, network.tenant).assignments()
     assert len({a.vehicle_id for a in assignments}) == len({a.driver_id for a in assignments}) == TRUCKS
     assert customer.state(f"broadcast:{broadcast_id}")["status"] == "fully_filled"
 
@@ -88,7 +88,7 @@ async def test_one_vehicle_in_many_races_at_once_wins_one(server: Server, networ
     await network.hire("t1", {"v1": TRUCK, "v2": TRUCK}, ["d1"])
     phones = [await network.on_duty("t1", vehicle="v1"), *[await network.phone("transporter", "t1") for _ in range(3)]]
     customers = [await network.phone("customer", f"c{number}") for number in range(8)]
-    books = Books(server.journal_path, network.tenant)
+    books = Books(server.journal, network.tenant)
     for _ in range(20):
         created = await asyncio.gather(*(customer.do("broadcast.create", haul()) for customer in customers))
         ids = [data["broadcast_id"] for data in created]

@@ -30,7 +30,7 @@ async def test_a_planned_stop_answers_or_says_when_to_come_back(own_server: Serv
     await asyncio.to_thread(server.start)
     names = [f"t{number}" for number in range(RACERS)]
     async with Network(server.url, "acme") as network:
-        await network.hire_many(server.journal_path, names)
+        await network.hire_many(server.journal, names)
         racers = await asyncio.gather(*(network.on_duty(name) for name in names))
         customers = [await network.phone("customer", f"c{number}") for number in range(3)]
         created = [await customer.do("broadcast.create", haul({TRUCK: 5})) for customer in customers]
@@ -57,7 +57,7 @@ async def test_a_planned_stop_answers_or_says_when_to_come_back(own_server: Serv
                 assert answer["error"]["code"] in ("REQUEST_ALREADY_TAKEN", "VEHICLE_BUSY", "DRAINING")
                 assert answer["error"]["retry"] == (answer["error"]["code"] == "DRAINING")
 
-    books = Books(server.journal_path, "acme")
+    books = Books(server.journal, "acme")
     first = {(phone.user, id_): answer for (phone, id_), answer in zip(asked, answers, strict=False)}
     confirmed = {answer["data"]["trip_id"] for answer in answers if isinstance(answer, dict) and answer["ok"]}
     assert confirmed == {assignment.trip_id for assignment in books.assignments()}
@@ -169,6 +169,17 @@ METRICS: dict[str, Callable[[float], bool]] = {
     "haulcast_actor_restarts_total": exactly(0),
     "haulcast_messages_quarantined_total": exactly(0),
     "haulcast_lookup_failures_total": exactly(0),
+    "haulcast_commands_forwarded_total": exactly(0),
+    "haulcast_commands_moved_total": exactly(0),
+    "haulcast_nodes_lost_total": exactly(0),
+    "haulcast_broadcasts_taken_over_total": exactly(0),
+    "haulcast_broadcasts_handed_over_total": exactly(0),
+    "haulcast_bus_datagrams_sent_total": exactly(0),
+    "haulcast_bus_missed_total": exactly(0),
+    "haulcast_bus_datagrams_dropped_total": exactly(0),
+    "haulcast_redis_commands_total": exactly(0),
+    "haulcast_peers": exactly(0),
+    "haulcast_lease_left_seconds": above(0),
     "haulcast_connections": exactly(3),
     "haulcast_requests_total": above(8),
     "haulcast_request_latency_seconds_count": above(8),

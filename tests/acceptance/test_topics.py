@@ -144,7 +144,7 @@ async def test_versions_never_go_back_however_connections_break(own_server: Serv
     await asyncio.to_thread(server.start)
     async with line_to(server.port) as line, Network(line.url, "acme") as unsteady:
         async with Network(server.url, "acme") as network:
-            await network.hire_many(server.journal_path, [f"t{number}" for number in range(3)])
+            await network.hire_many(server.journal, [f"t{number}" for number in range(3)])
         client = await unsteady.client("transporter", "t0")
         watching = asyncio.create_task(versions_of(client, "feed:t0"))
         shown: dict[str, dict[str, Version]] = {"t0": {}, "c0": {}}

@@ -31,7 +31,19 @@ from haulcast.domain.ids import (
 )
 from haulcast.domain.replies import Done, Reply
 from haulcast.domain.states import EndReason, TripStatus
-from haulcast.ports import Fence, Journal, Landed, LoggedReply, Origin, Outcome, RequestKey, Role, Stored, Write
+from haulcast.ports import (
+    Claim,
+    Fence,
+    Journal,
+    Landed,
+    LoggedReply,
+    Origin,
+    Outcome,
+    RequestKey,
+    Role,
+    Stored,
+    Write,
+)
 
 ACME = TenantId("acme")
 OTHER = TenantId("other")
@@ -115,6 +127,10 @@ class Haul:
         """What a journal should say of it."""
         assert self.state is not None
         return Stored(self.epoch, self.state)
+
+    def claim(self, epoch: int | None = None) -> Claim:
+        """To take it over from whoever owned it at the epoch: this owner, unless another is named."""
+        return Claim(self.tenant_id, self.broadcast_id, self.epoch if epoch is None else epoch)
 
     def created(self, expires_in_ms: int = 300_000) -> Created:
         return Created(

@@ -72,6 +72,16 @@ async def test_a_write_sees_those_before_it_in_the_batch(journal: Journal) -> No
         assert await journal.read_broadcast(ACME, haul.broadcast_id) == haul.stored
 
 
+async def test_an_offer_that_is_made_or_declined_as_the_broadcast_ends_ends_with_it(journal: Journal) -> None:
+    haul = await searching(journal)
+    await land(journal, haul.step(haul.declined("t1"), haul.offered("t3"), haul.cancelled()))
+    assert await journal.read_broadcast(ACME, haul.broadcast_id) == haul.stored
+    for transporter, declined in (("t1", True), ("t2", False), ("t3", False)):
+        ((_, offer),) = await journal.read_offers(ACME, TransporterId(transporter), NOW_MS - 1)
+        assert offer.declined is declined
+        assert await journal.read_offers(ACME, TransporterId(transporter), NOW_MS) == []
+
+
 async def test_a_wave_of_500_offers_lands(journal: Journal) -> None:
     haul = another(1)
     transporters = [f"many{n:03}" for n in range(500)]
@@ -159,8 +169,31 @@ async def test_a_reply_alone_may_carry_a_fence(journal: Journal) -> None:
         return Write(f"w-{request}", NOW_MS, ACME, haul.broadcast_id, logged(request), fence)
 
     assert await only(journal, refusal("r1", Fence(1, 2, 2))) == Fenced()
+    assert await only(journal, refusal("r1", Fence(2, 1, 2))) == Fenced()
     assert await only(journal, refusal("r1", Fence(1, 1, 2))) == Landed()
     assert await journal.read_broadcast(ACME, haul.broadcast_id) == haul.stored
+
+
+async def test_a_refusal_is_fenced_by_the_ownership_and_not_by_the_state(journal: Journal) -> None:
+    """It follows from the state that its owner had in mind, which may have moved on, even in the same batch."""
+    haul = await searching(journal)
+
+    def refusal(request: str, seq: int = 2) -> Write:
+        return Write(f"w-{request}", NOW_MS, ACME, haul.broadcast_id, logged(request), Fence(1, 1, seq))
+
+    await land(journal, refusal("r1"), haul.step(haul.assigned(1, "t1")), refusal("r2"), refusal("r3", 3))
+    await land(journal, refusal("r4"), refusal("r5", 99))
+    await journal.claim([haul.claim()], 2)
+    assert await journal.commit([refusal("r6", 3), log_only(logged("r7"))]) == [Fenced(), Landed()]
+
+
+async def test_a_refusal_follows_the_creation_in_its_batch(journal: Journal) -> None:
+    haul = another(1)
+    creation = haul.step(haul.created())
+    refusals = [
+        Write(f"w{owner}", NOW_MS, ACME, haul.broadcast_id, logged(f"r{owner}"), Fence(1, owner, 1)) for owner in (1, 2)
+    ]
+    assert await journal.commit([creation, *refusals]) == [Landed(), Landed(), Fenced()]
 
 
 # --- Precedence and isolation ----------------------------------------------------------------------------------------
@@ -242,8 +275,7 @@ async def test_a_checkpoint_sent_again_is_recognised_after_another_owner_went_on
     haul = await searching(journal)
     write = haul.step(haul.assigned(1, "t1"))
     await land(journal, write)
-    claimed = await journal.claim(ACME, haul.broadcast_id, 2)
-    assert claimed is not None
+    (claimed,) = await journal.claim([haul.claim()], 2)
     successor = Haul(epoch=claimed.epoch, incarnation=2, state=claimed.state)
     await land(journal, successor.step(successor.offered("t3")))
     await land(journal, write)

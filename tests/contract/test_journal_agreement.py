@@ -1,4 +1,4 @@
-"""Whatever actors, right or confused, write in whatever batches: both journals say the same.
+"""Whatever actors, right or confused, write in whatever batches: all journals say the same.
 
 An example is a seed and a number of steps, not a strategy for each choice: so a run gets far enough to meet every
 outcome (of a hundred runs: 1,400 landed, 330 fenced, 250 duplicates, 330 conflicts of every kind), and what is shrunk
@@ -21,10 +21,12 @@ from haulcast.domain.events import Event, TruckAssigned
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.states import IllegalTransition, TripStatus
-from haulcast.ports import FleetConflict, Journal, Landed, Outcome, Stored, Write
+from haulcast.ports import Claim, FleetConflict, Journal, Landed, Outcome, Stored, Write
 from haulcast.storage.memory import MemoryJournal
+from haulcast.storage.postgres import PostgresJournal
 from haulcast.storage.sqlite import SqliteJournal, migrate
 from tests.contract.hauls import ACME, FLEET, NOW_MS, OTHER, TRUCK, Haul, log_only, logged
+from tests.databases import empty
 
 Key: TypeAlias = tuple[TenantId, BroadcastId]
 
@@ -134,15 +136,24 @@ class Both:
                 self.owners.know(key, stored, self.incarnations.get(key, 1))
         return outcomes
 
-    async def claim(self, key: Key, incarnation: int) -> None:
-        claimed = await self.one.claim(*key, incarnation)
-        assert claimed == await self.other.claim(*key, incarnation)
-        if claimed is not None:
-            self.incarnations[key] = incarnation
+    async def claim(self, keys: list[Key], epochs_off: list[int], incarnation: int) -> None:
+        owners = [await self.one.read_owner(*key) for key in keys]
+        assert owners == [await self.other.read_owner(*key) for key in keys]
+        claims = [
+            Claim(*key, (1 if owner is None else owner.epoch) + off)
+            for key, owner, off in zip(keys, owners, epochs_off, strict=True)
+        ]
+        self._note(incarnation, await self.one.claim(claims, incarnation), await self.other.claim(claims, incarnation))
 
-    async def claim_orphans(self, incarnation: int, limit: int) -> None:
-        claimed = await self.one.claim_orphans(incarnation, limit)
-        assert claimed == await self.other.claim_orphans(incarnation, limit)
+    async def claim_orphans(self, incarnation: int, alive: set[int], limit: int, overdue_before_ms: int | None) -> None:
+        self._note(
+            incarnation,
+            await self.one.claim_orphans(incarnation, alive, limit, overdue_before_ms=overdue_before_ms),
+            await self.other.claim_orphans(incarnation, alive, limit, overdue_before_ms=overdue_before_ms),
+        )
+
+    def _note(self, incarnation: int, claimed: list[Stored], claimed_of_other: list[Stored]) -> None:
+        assert claimed == claimed_of_other
         for stored in claimed:
             self.incarnations[stored.state.tenant_id, stored.state.broadcast_id] = incarnation
 
@@ -182,18 +193,22 @@ async def everything(journal: Journal) -> list[object]:
     return said
 
 
-async def run(rng: Random, steps: int, sqlite: Journal) -> None:
+async def run(rng: Random, steps: int, journal: Journal) -> None:
     owners = ConfusedOwners(rng)
-    both = Both(MemoryJournal(), sqlite, owners)
-    for journal in (both.one, both.other):
+    both = Both(MemoryJournal(), journal, owners)
+    for one in (both.one, both.other):
         for tenant in TENANTS:
-            await journal.put_fleet(tenant, FLEET)
+            await one.put_fleet(tenant, FLEET)
     for _ in range(steps):
         match rng.randrange(30):
             case 0 | 1:
-                await both.claim(rng.choice(KEYS), rng.randrange(1, 4))
+                keys = rng.sample(KEYS, 2)
+                await both.claim(keys, [rng.choice((-1, 0, 0, 0)) for _ in keys], rng.randrange(1, 4))
             case 2:
-                await both.claim_orphans(rng.randrange(1, 4), rng.randrange(4))
+                incarnation = rng.randrange(1, 4)
+                alive = {incarnation, rng.randrange(1, 4)}
+                overdue_before_ms = rng.choice((None, owners.clock_ms))
+                await both.claim_orphans(incarnation, alive, rng.randrange(4), overdue_before_ms)
             case 3:
                 await both.sell(rng.choice((*TRANSPORTERS, "nobody")))
             case 4:
@@ -213,15 +228,33 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 30))
-def test_both_journals_give_the_same_outcomes_and_reads(empty_database: Path, seed: int, steps: int) -> None:
+def test_sqlite_gives_the_same_outcomes_and_reads_as_the_journal_in_memory(
+    empty_database: Path, seed: int, steps: int
+) -> None:
     async def opened(path: Path) -> None:
-        sqlite = await SqliteJournal.open(path)
+        journal = await SqliteJournal.open(path)
         try:
-            await run(Random(seed), steps, sqlite)
+            await run(Random(seed), steps, journal)
         finally:
-            await sqlite.close()
+            await journal.close()
 
     with TemporaryDirectory() as directory:
         path = Path(directory) / "haulcast.db"
         shutil.copy(empty_database, path)
         asyncio.run(opened(path))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), steps=st.integers(1, 30))
+def test_postgres_gives_the_same_outcomes_and_reads_as_the_journal_in_memory(
+    migrated_url: str, seed: int, steps: int
+) -> None:
+    async def opened() -> None:
+        await empty(migrated_url)
+        journal = await PostgresJournal.open(migrated_url)
+        try:
+            await run(Random(seed), steps, journal)
+        finally:
+            await journal.close()
+
+    asyncio.run(opened())

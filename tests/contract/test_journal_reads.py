@@ -1,4 +1,4 @@
-"""What every journal promises beside the commit: ownership, reads, fleets, tenants, the age of the request log."""
+"""What every journal promises beside the commit and ownership: reads, fleets, tenants, the age of the request log."""
 
 import pytest
 
@@ -7,80 +7,10 @@ from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import TripStatus
-from haulcast.ports import Duplicate, Fenced, FleetConflict, Journal, Landed, Stored
-from tests.contract.hauls import ACME, FLEET, NOW_MS, OTHER, Haul, another, ids, land, log_only, logged, only
+from haulcast.ports import Claim, Duplicate, FleetConflict, Journal, Landed, Stored
+from tests.contract.hauls import ACME, FLEET, NOW_MS, OTHER, another, ids, land, log_only, logged
 
 T1, T2 = TransporterId("t1"), TransporterId("t2")
-
-
-# --- Ownership -------------------------------------------------------------------------------------------------------
-
-
-async def test_an_incarnation_is_never_given_twice(journal: Journal) -> None:
-    given = [await journal.next_incarnation() for _ in range(5)]
-    assert given == sorted(set(given))
-
-
-async def test_a_claim_raises_the_epoch_and_gives_the_state_with_its_offers(journal: Journal) -> None:
-    haul = another(1)
-    await land(journal, haul.step(haul.created()), haul.step(haul.wave("t1", "t2")), haul.step(haul.declined("t1")))
-    assert haul.state is not None
-    assert await journal.claim(ACME, haul.broadcast_id, 2) == Stored(2, haul.state)
-    assert await journal.claim(ACME, haul.broadcast_id, 2) == Stored(3, haul.state)
-    assert await journal.read_broadcast(ACME, haul.broadcast_id) == Stored(3, haul.state)
-
-
-async def test_a_claim_fences_the_former_owner_and_lets_the_new_one_write(journal: Journal) -> None:
-    haul = another(1)
-    await land(journal, haul.step(haul.created()))
-    claimed = await journal.claim(ACME, haul.broadcast_id, 2)
-    assert claimed is not None
-    assert await only(journal, haul.write(haul.wave("t1"))) == Fenced()
-    successor = Haul(epoch=claimed.epoch, incarnation=2, state=claimed.state)
-    await land(journal, successor.step(successor.wave("t1")))
-
-
-async def test_a_claim_by_the_owner_itself_fences_its_older_writes(journal: Journal) -> None:
-    haul = another(1)
-    await land(journal, haul.step(haul.created()))
-    await journal.claim(ACME, haul.broadcast_id, haul.incarnation)
-    assert await only(journal, haul.write(haul.wave("t1"))) == Fenced()
-
-
-async def test_nothing_can_be_claimed_that_does_not_exist(journal: Journal) -> None:
-    assert await journal.claim(ACME, BroadcastId("nothing"), 2) is None
-
-
-async def test_an_ended_broadcast_can_be_claimed(journal: Journal) -> None:
-    """Its trips still have to be written by somebody."""
-    haul = another(1)
-    await land(journal, haul.step(haul.created()), haul.step(haul.expired()))
-    claimed = await journal.claim(ACME, haul.broadcast_id, 2)
-    assert claimed == Stored(2, haul.stored.state)
-
-
-async def test_orphans_are_live_broadcasts_of_others_those_due_soonest_first(journal: Journal) -> None:
-    late, soon, sooner, mine, ended, elsewhere = (another(n) for n in (1, 2, 3, 4, 5, 6))
-    elsewhere.tenant_id = OTHER
-    mine.incarnation = 7
-    for haul, at_ms in ((late, 40_000), (soon, 20_000), (sooner, 10_000), (mine, 0), (ended, 0), (elsewhere, 30_000)):
-        haul.at_ms = NOW_MS + at_ms
-        await land(journal, haul.step(haul.created()))
-    await land(journal, ended.step(ended.cancelled()))
-    assert ids(await journal.claim_orphans(7, 2)) == ["b3", "b2"]
-    rest = await journal.claim_orphans(7, 10)
-    assert ids(rest) == ["b6", "b1"]
-    assert [stored.epoch for stored in rest] == [2, 2]
-    assert rest[0].state == elsewhere.state
-    assert await journal.claim_orphans(7, 10) == []
-    assert len(await journal.claim_orphans(8, 10)) == 5
-
-
-async def test_the_deadline_that_orders_orphans_moves_with_the_state(journal: Journal) -> None:
-    first, second = another(1), another(2, at_ms=NOW_MS + 5_000)
-    await land(journal, first.step(first.created()), second.step(second.created()))
-    await land(journal, first.step(first.wave("t1")))  # its next wave is due 15 s after NOW_MS
-    assert ids(await journal.claim_orphans(7, 10)) == ["b2", "b1"]
 
 
 # --- Reads of broadcasts ---------------------------------------------------------------------------------------------
@@ -263,8 +193,7 @@ async def test_the_same_ids_in_two_tenants_are_different_things(journal: Journal
     assert await journal.engaged_vehicles() == [(OTHER, "t1v1")]
     assert await journal.read_trips(ACME, driver_id=DriverId("t1d1")) == []
     assert len(await journal.read_trips(OTHER, driver_id=DriverId("t1d1"))) == 1
-    claimed = await journal.claim(OTHER, theirs.broadcast_id, 2)
-    assert claimed is not None
+    assert await journal.claim([Claim(OTHER, theirs.broadcast_id, 1)], 2) == [Stored(2, theirs.stored.state)]
     assert await journal.read_broadcast(ACME, mine.broadcast_id) == mine.stored
 
 

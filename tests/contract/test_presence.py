@@ -1,14 +1,15 @@
 """What every presence promises: who can be found, for how long, in which order. Then what the one in memory adds."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from math import degrees, inf, nextafter
 from random import Random
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import EARTH_RADIUS_M, Point, distance_m
@@ -17,6 +18,10 @@ from haulcast.domain.ranking import Candidate, rank
 from haulcast.ports import Nearby, Presence
 from haulcast.storage.memory import presence as memory
 from haulcast.storage.memory.presence import MemoryPresence
+from haulcast.storage.redis import RedisPresence
+from tests.contract.shared import ManualClock, emptied
+
+T = TypeVar("T")
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
 T1, T2, T3 = TransporterId("t1"), TransporterId("t2"), TransporterId("t3")
@@ -25,31 +30,22 @@ THANE = Point(19.2183, 72.9781)  # 19 km off
 DELHI = Point(28.6139, 77.209)
 
 
-class ManualClock:
-    """Stands still but for `advance`."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def now_ms(self) -> int:
-        return round(self.now_s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def advance(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=[MemoryPresence])
-def presence(request: pytest.FixtureRequest, clock: ManualClock) -> Presence:
-    made: Presence = request.param(clock)
-    return made
+@pytest.fixture(params=["memory", "redis"])
+async def presence(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[Presence]:
+    presence: Presence
+    if request.param == "memory":
+        presence = MemoryPresence(clock)
+    else:
+        presence = RedisPresence(await emptied(request.getfixturevalue("redis_url")), clock, now_ms=clock.now_ms)
+    try:
+        yield presence
+    finally:
+        await presence.close()
 
 
 def vehicle(vehicle_id: str, transporter_id: TransporterId = T1, vehicle_type: str = "van") -> Vehicle:
@@ -216,6 +212,8 @@ async def test_silence_for_too_long_is_being_offline(presence: Presence, clock: 
     assert not await presence.go_offline(ACME, T1)
     assert await presence.go_online(ACME, T1)
     assert await found(presence) == ["v1"]
+    clock.advance(120)
+    assert await presence.go_online(ACME, T1)
 
 
 async def test_hearing_from_somebody_unknown_or_offline_brings_nobody_online(presence: Presence) -> None:
@@ -285,12 +283,98 @@ async def test_releasing_what_is_not_engaged_does_nothing(presence: Presence) ->
     assert await found(presence) == ["v1"]
 
 
+async def test_synchronizing_engages_those_named_and_releases_the_others(
+    presence: Presence, clock: ManualClock
+) -> None:
+    await place(presence, [(V1, MUMBAI), (V2, MUMBAI), (V3, MUMBAI)])
+    presence.engage(ACME, V1.vehicle_id)
+    presence.engage(ACME, V2.vehicle_id)
+    presence.engage(OTHER, V3.vehicle_id)
+    clock.advance(11)
+    await presence.sync_engaged([(ACME, V2.vehicle_id), (ACME, V3.vehicle_id), (OTHER, VehicleId("unheard of"))])
+    assert await found(presence) == ["v1"]
+    await presence.sync_engaged([])
+    assert await found(presence) == ["v1", "v2", "v3"]
+    await presence.go_online(OTHER, T3)
+    presence.report(OTHER, V3, MUMBAI)
+    assert await found(presence, OTHER) == ["v3"]
+
+
+async def test_synchronizing_engages_where_nothing_else_is_known(presence: Presence) -> None:
+    await presence.sync_engaged([(ACME, V1.vehicle_id)])
+    await place(presence, [(V1, MUMBAI), (V2, MUMBAI)])
+    assert await found(presence) == ["v2"]
+
+
+async def test_synchronizing_leaves_alone_what_was_engaged_within_the_last_10_s(
+    presence: Presence, clock: ManualClock
+) -> None:
+    await place(presence, [(V1, MUMBAI), (V2, MUMBAI)])
+    presence.engage(ACME, V1.vehicle_id)
+    clock.advance(5)
+    presence.engage(ACME, V2.vehicle_id)
+    clock.advance(5)
+    await presence.sync_engaged([(ACME, V2.vehicle_id)])
+    await presence.sync_engaged([])
+    assert await found(presence) == []
+    clock.advance(0.1)
+    await presence.sync_engaged([])
+    assert await found(presence) == ["v1"]
+    clock.advance(5)
+    await presence.sync_engaged([])
+    assert await found(presence) == ["v1", "v2"]
+
+
+async def test_synchronizing_keeps_what_is_engaged_engaged(presence: Presence, clock: ManualClock) -> None:
+    await place(presence, [(V1, MUMBAI)])
+    presence.engage(ACME, V1.vehicle_id)
+    for _ in range(3):
+        clock.advance(15)
+        await presence.sync_engaged({(ACME, V1.vehicle_id)})
+        assert await found(presence) == []
+    presence.release(ACME, V1.vehicle_id)
+    assert await found(presence) == ["v1"]
+
+
+# --- Toggles ---------------------------------------------------------------------------------------------------------
+
+
+async def test_toggles_are_counted_up_to_the_limit_and_then_it_says_how_long_to_wait(
+    presence: Presence, clock: ManualClock
+) -> None:
+    for _ in range(3):
+        assert await presence.count_toggle(ACME, T1, limit=3, window_s=60) is None
+        clock.advance(1)
+    assert await presence.count_toggle(ACME, T1, limit=3, window_s=60) == 57_000
+    clock.advance(56.9)
+    assert await presence.count_toggle(ACME, T1, limit=3, window_s=60) == 100
+    clock.advance(0.1)
+    assert await presence.count_toggle(ACME, T1, limit=3, window_s=60) is None
+    assert await presence.count_toggle(ACME, T1, limit=3, window_s=60) == 1_000
+
+
+async def test_a_toggle_that_is_refused_does_not_count(presence: Presence, clock: ManualClock) -> None:
+    assert await presence.count_toggle(ACME, T1, limit=1, window_s=10) is None
+    clock.advance(5)
+    for _ in range(5):
+        assert await presence.count_toggle(ACME, T1, limit=1, window_s=10) == 5_000
+    clock.advance(5)
+    assert await presence.count_toggle(ACME, T1, limit=1, window_s=10) is None
+
+
+async def test_toggles_are_counted_for_each_transporter_of_each_tenant(presence: Presence) -> None:
+    for tenant_id, transporter_id in ((ACME, T1), (ACME, T2), (OTHER, T1)):
+        assert await presence.count_toggle(tenant_id, transporter_id, limit=1, window_s=10) is None
+        assert await presence.count_toggle(tenant_id, transporter_id, limit=1, window_s=10) == 10_000
+
+
 # --- Vehicles that change --------------------------------------------------------------------------------------------
 
 
 async def test_a_vehicle_is_where_it_reported_last(presence: Presence) -> None:
     await presence.go_online(ACME, T1)
     presence.report(ACME, V1, DELHI)
+    assert await presence.available(ACME, T1) == [(V1, DELHI)]
     presence.report(ACME, V1, MUMBAI)
     assert (await nearest(presence, DELHI, radius_m=1_000)).candidates == ()
     assert (await nearest(presence, MUMBAI, radius_m=1_000)).candidates[0].distance_m == 0
@@ -300,6 +384,7 @@ async def test_a_vehicle_sold_is_the_new_transporters_alone(presence: Presence) 
     await presence.go_online(ACME, T1)
     await presence.go_online(ACME, T2)
     presence.report(ACME, V1, MUMBAI)
+    assert await presence.available(ACME, T1) == [(V1, MUMBAI)]
     sold = vehicle("v1", T2)
     assert presence.report(ACME, sold, MUMBAI)
     assert (await nearest(presence)).candidates == (Candidate(0, T2, sold.vehicle_id, "van"),)
@@ -314,6 +399,7 @@ async def test_a_vehicle_sold_is_the_new_transporters_alone(presence: Presence) 
 async def test_a_vehicle_sold_to_somebody_offline_is_not_found_until_they_come_online(presence: Presence) -> None:
     await presence.go_online(ACME, T1)
     presence.report(ACME, V1, MUMBAI)
+    assert await found(presence) == ["v1"]
     presence.report(ACME, vehicle("v1", T2), MUMBAI)
     assert await found(presence) == []
     await presence.go_online(ACME, T2)
@@ -323,6 +409,7 @@ async def test_a_vehicle_sold_to_somebody_offline_is_not_found_until_they_come_o
 async def test_a_vehicle_of_another_type_is_found_as_that_alone(presence: Presence) -> None:
     await presence.go_online(ACME, T1)
     presence.report(ACME, V1, MUMBAI)
+    assert await found(presence) == ["v1"]
     rebuilt = vehicle("v1", T1, "truck")
     assert presence.report(ACME, rebuilt, MUMBAI)
     assert await found(presence, vehicle_type="van") == []
@@ -361,6 +448,12 @@ async def test_several_types_are_one_search(presence: Presence) -> None:
     await place(presence, [(vehicle("v1", T1, "truck"), east(10)), (vehicle("v2", T2, "van"), east(20))])
     nearby = await nearest(presence, east(0), vehicle_types=["van", "truck", "trailer"])
     assert [each.vehicle_type for each in nearby.candidates] == ["truck", "van"]
+    for number in range(3, 9):
+        of_type = ("van", "truck")[number % 2]
+        await place(presence, [(vehicle(f"v{number}", TransporterId(f"t{number}"), of_type), east(number * 10))])
+    for limit in range(1, 9):
+        nearby = await nearest(presence, east(0), vehicle_types=["van", "truck"], limit=limit)
+        assert [each.distance_m for each in nearby.candidates] == [number * 10 for number in range(1, limit + 1)]
 
 
 async def test_equally_near_to_the_metre_come_in_the_order_of_their_ids(presence: Presence) -> None:
@@ -408,6 +501,66 @@ async def test_the_radius_includes_its_edge(presence: Presence) -> None:
     assert (await nearest(presence, radius_m=nextafter(edge_m, 0.0))).candidates == ()
 
 
+async def test_what_is_near_is_found_where_the_map_is_cut(presence: Presence) -> None:
+    """At the antimeridian."""
+    where = [(V1, Point(-17.0, 179.999)), (V2, Point(-17.0, -179.999)), (V3, Point(-17.0, 180.0))]
+    for center_lng in (-179.9999, -180.0, 179.9999, 180.0):
+        await place(presence, where)
+        nearby = await nearest(presence, Point(-17.0, center_lng), radius_m=1_000)
+        assert {each.transporter_id for each in nearby.candidates} == {T1, T2, T3}
+
+
+async def test_at_the_poles_everybody_is_found_too(presence: Presence) -> None:
+    await place(presence, [(V1, Point(89.9, 10.0)), (V2, Point(-90.0, 0.0))])
+    for center in (Point(90.0, 0.0), Point(-89.0, 180.0)):
+        assert {each.transporter_id for each in (await nearest(presence, center)).candidates} == {T1, T2}
+
+
+async def test_whoever_is_nearest_is_found_wherever_they_are_and_however_far(presence: Presence) -> None:
+    """Up to 85 degrees of latitude, to the metre, against brute force."""
+    rng = Random(1)
+
+    def anywhere() -> Point:
+        return Point(rng.uniform(-85, 85), rng.choice((rng.uniform(-180, 180), rng.uniform(77, 79))))
+
+    where = [(vehicle(f"v{number}", TransporterId(f"t{number}")), anywhere()) for number in range(300)]
+    await place(presence, where)
+    for _ in range(100):
+        center = anywhere()
+        radius_m = rng.choice((None, 10 ** rng.uniform(4, 7.3)))
+        candidates = [
+            Candidate(round(distance_m(center, point)), each.transporter_id, each.vehicle_id, each.vehicle_type)
+            for each, point in where
+            if radius_m is None or distance_m(center, point) <= radius_m
+        ]
+        limit = rng.choice((3, 30, 300))
+        expected = Nearby(rank(candidates, (), limit), left_out=len(candidates) > limit)
+        assert await nearest(presence, center, radius_m=radius_m, limit=limit) == expected
+
+
+async def test_the_other_side_of_the_world_is_within_no_radius_at_all(presence: Presence) -> None:
+    await place(presence, [(V1, Point(20.0, 78.0))])
+    assert [each.transporter_id for each in (await nearest(presence, Point(-20.0, -102.0))).candidates] == [T1]
+
+
+async def test_a_crowd_in_one_place_is_ranked_by_id_and_all_of_it_is_looked_at(presence: Presence) -> None:
+    """More of them than any search should have to take at once."""
+    crowd = [vehicle(f"v{number:05}", TransporterId(f"t{number % 2_500:05}")) for number in range(10_000)]
+    await place(presence, [(each, MUMBAI) for each in crowd])
+    await place(presence, [(vehicle("far", T1), THANE)])
+    nearby = await nearest(presence, limit=3)
+    assert [(each.transporter_id, each.vehicle_id) for each in nearby.candidates] == [
+        ("t00000", "v00000"),
+        ("t00001", "v00001"),
+        ("t00002", "v00002"),
+    ]
+    assert nearby.left_out
+    exclude = {each.transporter_id for each in crowd}
+    assert await nearest(presence, exclude=exclude, limit=3) == Nearby(
+        (Candidate(round(distance_m(MUMBAI, THANE)), T1, VehicleId("far"), "van"),), left_out=False
+    )
+
+
 # --- All of it against a model ---------------------------------------------------------------------------------------
 
 tenants = st.sampled_from((ACME, ACME, ACME, OTHER))
@@ -425,21 +578,30 @@ class PresenceMachine(RuleBasedStateMachine):
 
     turn = 1_000
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[ManualClock], Presence] = MemoryPresence) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(memory, "_LOOKS_PER_TURN", self.turn)
         self.patch.setattr(memory, "_CHANGES_PER_TURN", self.turn)
         self.clock = ManualClock()
-        self.presence = MemoryPresence(self.clock)
+        self.presence = make(self.clock)
         self.heard: dict[tuple[TenantId, TransporterId], float] = {}
         self.seen: dict[tuple[TenantId, VehicleId], tuple[float, Vehicle, Point]] = {}
         self.engaged: set[tuple[TenantId, VehicleId]] = set()
 
     def teardown(self) -> None:
+        self.runner.run(self.presence.close())
         self.runner.close()
         self.patch.undo()
+
+    def tell(self, call: Callable[[], T]) -> T:
+        """Call it on the event loop."""
+
+        async def tell() -> T:
+            return call()
+
+        return self.runner.run(tell())
 
     def online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
         return self.clock.now_s - self.heard.get((tenant_id, transporter_id), -inf) < 120
@@ -472,7 +634,7 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @rule(tenant_id=tenants, transporter_id=transporters)
     def heard_from(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
-        self.presence.heard_from(tenant_id, transporter_id)
+        self.tell(lambda: self.presence.heard_from(tenant_id, transporter_id))
         if self.online(tenant_id, transporter_id):
             self.heard[tenant_id, transporter_id] = self.clock.now_s
 
@@ -480,17 +642,17 @@ class PresenceMachine(RuleBasedStateMachine):
     def report(self, tenant_id: TenantId, each: Vehicle, position: Point) -> None:
         at_s, known, _ = self.seen.get((tenant_id, each.vehicle_id), (-inf, None, None))
         new = self.clock.now_s - at_s >= 60 or known != each
-        assert self.presence.report(tenant_id, each, position) == new
+        assert self.tell(lambda: self.presence.report(tenant_id, each, position)) == new
         self.seen[tenant_id, each.vehicle_id] = (self.clock.now_s, each, position)
 
     @rule(tenant_id=tenants, vehicle_id=vehicle_ids)
     def engage(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
-        self.presence.engage(tenant_id, vehicle_id)
+        self.tell(lambda: self.presence.engage(tenant_id, vehicle_id))
         self.engaged.add((tenant_id, vehicle_id))
 
     @rule(tenant_id=tenants, vehicle_id=vehicle_ids)
     def release(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
-        self.presence.release(tenant_id, vehicle_id)
+        self.tell(lambda: self.presence.release(tenant_id, vehicle_id))
         self.engaged.discard((tenant_id, vehicle_id))
 
     @rule(tenant_id=tenants, transporter_id=transporters)
@@ -536,8 +698,9 @@ class PresenceMachine(RuleBasedStateMachine):
         self.runner.run(self.presence.sweep())
         assert self.presence.vehicle_count == sum(self.clock.now_s - at_s < 60 for at_s, _, _ in self.seen.values())
         assert self.presence.online_count == sum(self.online(*key) for key in self.heard)
-        for tenant in self.presence._tenants.values():
-            assert tenant.grid._records.keys() <= tenant.tracked.keys()
+        if isinstance(self.presence, MemoryPresence):
+            for tenant in self.presence._tenants.values():
+                assert tenant.grid._records.keys() <= tenant.tracked.keys()
 
 
 class OneLookPerTurnMachine(PresenceMachine):
@@ -547,6 +710,14 @@ class OneLookPerTurnMachine(PresenceMachine):
 PresenceMachine.TestCase.settings = OneLookPerTurnMachine.TestCase.settings = settings(deadline=None)
 TestAgainstAModel = PresenceMachine.TestCase
 TestAgainstAModelInTheShortestTurns = OneLookPerTurnMachine.TestCase
+
+
+def test_redis_against_the_model(redis_url: str) -> None:
+    def machine() -> PresenceMachine:
+        asyncio.run(emptied(redis_url))
+        return PresenceMachine(lambda clock: RedisPresence(redis_url, clock, now_ms=clock.now_ms))
+
+    run_state_machine_as_test(machine, settings=settings(max_examples=40, deadline=None))  # type: ignore[arg-type]
 
 
 # --- In memory: nothing leaks ----------------------------------------------------------------------------------------
@@ -641,6 +812,19 @@ async def test_coming_and_going_leaves_nothing_behind(clock: ManualClock) -> Non
     await presence.go_online(ACME, T1)
     await presence.go_offline(ACME, T1)
     assert empty(presence)
+
+
+async def test_who_has_not_toggled_for_long_is_not_remembered(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_SWEEP_TOGGLES_ABOVE", 10)
+    presence = MemoryPresence(clock)
+    for number in range(100):
+        assert await presence.count_toggle(ACME, TransporterId(f"t{number}"), limit=2, window_s=10) is None
+        clock.advance(1)
+    assert len(presence._toggles) <= 2 * 10 + 1
+    clock.advance(-1)
+    assert await presence.count_toggle(ACME, TransporterId("t99"), limit=1, window_s=10) == 10_000
 
 
 # --- In memory: the loop goes on -------------------------------------------------------------------------------------

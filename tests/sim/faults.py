@@ -13,8 +13,21 @@ from haulcast.domain.decide import Decision, decide
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
 from haulcast.domain.settings import TenantSettings
-from haulcast.errors import JournalUnavailable
-from haulcast.ports import Duplicate, Landed, Nearby, Outcome, RequestKey, Stored, Write
+from haulcast.errors import ClusterUnavailable, JournalUnavailable
+from haulcast.ports import (
+    Claim,
+    Duplicate,
+    Landed,
+    Member,
+    Nearby,
+    Outcome,
+    Ownership,
+    RequestKey,
+    Standing,
+    Stored,
+    Write,
+)
+from haulcast.storage.memory.cluster import MemoryCluster
 from haulcast.storage.memory.journal import MemoryJournal
 from haulcast.storage.memory.presence import MemoryPresence
 from tests.sim.virtual_time import VirtualClock
@@ -36,8 +49,10 @@ class FaultyJournal(MemoryJournal):
         self.failing: float = 0  # so many of the next commits write nothing and raise
         self.losing: float = 0  # so many of the next commits write everything and raise
         self.claims_losing: float = 0  # so many of the next claims take the broadcast and raise
+        self.claims_take_s = 0.0  # what it takes to claim some orphans
         self.claims_failing: float = 0  # so many of the next claims take nothing and raise `claim_error`
         self.claim_error: Exception = JournalUnavailable("out of reach")
+        self.silent = False  # `is_lost` raises
         self.before_s = 0.0  # what a commit takes until it lands
         self.after_s = 0.0  # and from then until it is reported
         self._poisonous: Callable[[Write], bool] = lambda _write: False
@@ -51,6 +66,21 @@ class FaultyJournal(MemoryJournal):
             yield
         finally:
             self.failing = 0
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Nobody is told who was given up. Unrealistic in that everything else can be asked and written."""
+        self.silent = True
+        try:
+            yield
+        finally:
+            self.silent = False
+
+    async def is_lost(self, incarnation: int) -> bool:
+        """See `Journal`."""
+        if self.silent:
+            raise JournalUnavailable("out of reach")
+        return await super().is_lost(incarnation)
 
     @contextmanager
     def losing_answers(self, times: float) -> Iterator[None]:
@@ -107,16 +137,95 @@ class FaultyJournal(MemoryJournal):
                 self.reported_replies.add(write.logged.origin.key)
         return outcomes
 
-    async def claim(self, tenant_id: TenantId, broadcast_id: BroadcastId, incarnation: int) -> Stored | None:
+    async def claim_orphans(
+        self,
+        incarnation: int,
+        alive: Collection[int],
+        limit: int,
+        *,
+        share: bool = False,
+        overdue_before_ms: int | None = None,
+    ) -> list[Stored]:
+        """See `Journal`."""
+        await asyncio.sleep(self.claims_take_s)
+        return await super().claim_orphans(incarnation, alive, limit, share=share, overdue_before_ms=overdue_before_ms)
+
+    async def claim(self, claims: Sequence[Claim], incarnation: int) -> list[Stored]:
         """See `Journal`."""
         if self.claims_failing:
             self.claims_failing -= 1
             raise self.claim_error
-        claimed = await super().claim(tenant_id, broadcast_id, incarnation)
+        claimed = await super().claim(claims, incarnation)
         if self.claims_losing:
             self.claims_losing -= 1
             raise JournalUnavailable("the answer was lost")
         return claimed
+
+
+class FlakyCluster(MemoryCluster):
+    """A node's cluster. `dead`: the node's process is gone, and does not even leave; `cut`: the store cannot be
+    reached by this node alone."""
+
+    dead = False
+    cut = False
+    calls = 0
+    """How often it was asked or told anything but datagrams."""
+
+    async def leave(self, incarnation: int) -> None:
+        """See `Cluster`."""
+        if not self.dead:
+            self._reach()
+            await super().leave(incarnation)
+
+    async def register(self, incarnation: int, ttl_ms: int) -> bool:
+        """See `Cluster`."""
+        self._reach()
+        return await super().register(incarnation, ttl_ms)
+
+    async def renew(self, incarnation: int, ttl_ms: int) -> Standing:
+        """See `Cluster`."""
+        self._reach()
+        return await super().renew(incarnation, ttl_ms)
+
+    async def members(self) -> list[Member]:
+        """See `Cluster`."""
+        self._reach()
+        return await super().members()
+
+    async def condemn(self, incarnation: int) -> bool:
+        """See `Cluster`."""
+        self._reach()
+        return await super().condemn(incarnation)
+
+    async def drain(self, incarnation: int) -> None:
+        """See `Cluster`."""
+        self._reach()
+        await super().drain(incarnation)
+
+    async def locate(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
+        """See `Cluster`."""
+        self._reach()
+        return await super().locate(tenant_id, broadcast_id)
+
+    def record(self, tenant_id: TenantId, broadcast_id: BroadcastId, owner: Ownership, ttl_ms: int) -> None:
+        """See `Cluster`."""
+        if not (self.cut or self.dead):
+            super().record(tenant_id, broadcast_id, owner, ttl_ms)
+
+    def forget(self, tenant_id: TenantId, broadcast_id: BroadcastId, owner: Ownership) -> None:
+        """See `Cluster`."""
+        if not (self.cut or self.dead):
+            super().forget(tenant_id, broadcast_id, owner)
+
+    def post(self, to: int, datagram: bytes) -> None:
+        """See `Cluster`."""
+        if not (self.cut or self.dead):
+            super().post(to, datagram)
+
+    def _reach(self) -> None:
+        self.calls += 1
+        if self.cut or self.dead:
+            raise ClusterUnavailable("cut off")
 
 
 class FlakyPresence(MemoryPresence):

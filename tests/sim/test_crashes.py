@@ -152,7 +152,7 @@ async def test_a_full_mailbox_refuses_clients_with_busy_and_still_lets_the_clock
         assert len(asked) - len(refused) == 1 + 1_024
         assert world.node.metric("mailbox_full_total") == len(refused)
         await asyncio.sleep(2)
-        cell, _ = world.node.dispatch.dispatcher._cells[ACME, broadcast]
+        cell, _ = world.node.dispatch.registry._cells[ACME, broadcast]
         assert [type(message.command) for message in cell.mailbox._messages].count(Tick) == 1
         assert await outcome(world.accept(broadcast, "far")) == "BUSY"
     with decided() as commands:

@@ -33,7 +33,8 @@ HARMLESS_LOGS = {
     "commit_failed",
     "actor_died",
     "actor_start_failed",
-    "ownership_lost",
+    "message_quarantined",
+    "nodes_lost",
     "drain_timed_out",
     "commits_abandoned",
 }

@@ -15,6 +15,7 @@ from haulcast.errors import JournalUnavailable
 from haulcast.ports import Change, Role, Stored
 from haulcast.storage.memory import MemoryJournal
 from haulcast.transport.auth import Principal
+from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
 from tests.sim.virtual_time import START_MS, VirtualClock
 from tests.sim.world import ACME
@@ -70,13 +71,17 @@ async def _watching() -> tuple[Hub, Phone, Broadcast, Change]:
     """An operator who was shown a cancelled broadcast, of whose end nobody was told yet."""
     live = _broadcast(())
     ended = evolve(live, Cancelled(START_MS, EndReason.CUSTOMER_CANCELLED))
-    hub = Hub(Holding(ended), VirtualClock(), 1, _deliveries())
+    hub = Hub(Holding(ended), VirtualClock(), NoPeers(), _incarnation, _deliveries())
     phone = Phone(0)
     phone.principal = Principal(ACME, Role.OPERATOR, "op", START_MS * 2)
     hub.attach(phone)
     await hub.subscribe(phone, "broadcast:b1")
     news = fx.TellWatchers(fx.CustomerNews.BROADCAST_CANCELLED, {})
     return hub, phone, ended, Change(1, live, ended, (news,))
+
+
+async def _incarnation() -> int:
+    return 1
 
 
 def _deliveries() -> Counter:
@@ -120,7 +125,7 @@ async def test_a_refresh_that_fails_leaves_the_subscription_as_it_was() -> None:
 
 async def test_everybody_gets_a_snapshot_though_every_feed_moves_twenty_times_a_second() -> None:
     """A snapshot has to be exact, and reads queue up: a topic must not move while its own read runs, no longer."""
-    hub = Hub(OneReader(), VirtualClock(), 1, _deliveries())
+    hub = Hub(OneReader(), VirtualClock(), NoPeers(), _incarnation, _deliveries())
     phones = [Phone(number) for number in range(PHONES)]
     everybody = tuple(TransporterId(phone.principal.user_id) for phone in phones)
     state = _broadcast(everybody)

@@ -27,7 +27,7 @@ async def test_a_creation_sent_again_while_the_first_is_under_way_names_the_same
         replies = await asyncio.gather(*[world.create(request="once") for _ in range(5)])
     assert len({data(reply)["broadcast_id"] for reply in replies}) == 1
     assert len(await world.journal.list_broadcasts(ACME, None, 10)) == 1
-    assert len(world.node.dispatch.dispatcher) == 1
+    assert len(world.node.dispatch.registry) == 1
 
 
 @pytest.mark.parametrize("later", ["at once", "after the end", "after a restart", "after a crash"])

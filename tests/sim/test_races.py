@@ -127,7 +127,7 @@ async def test_a_customer_has_one_active_broadcast_however_many_are_asked_for_at
     refused = [reply for reply in replies if isinstance(reply, Refused)]
     expected = Refused(Refusal.ACTIVE_BROADCAST_EXISTS, {"broadcast_id": won[0].data["broadcast_id"]})
     assert refused == [expected] * 19
-    assert len(world.node.dispatch.dispatcher) == 1
+    assert len(world.node.dispatch.registry) == 1
 
 
 @pytest.mark.parametrize("end", ["cancelled", "filled", "expired"])

@@ -8,12 +8,13 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
+from haulcast.actors.bus import NodeBus
 from haulcast.actors.dispatch import Dispatch
 from haulcast.actors.tenants import Tenants
 from haulcast.domain.broadcast import Broadcast, Place
@@ -28,11 +29,15 @@ from haulcast.errors import RequestError
 from haulcast.metrics import Metrics
 from haulcast.ports import (
     Change,
+    Claim,
+    Cluster,
+    Journal,
     Origin,
     RequestKey,
     Role,
 )
-from tests.sim.faults import FaultyJournal, FlakyPresence
+from haulcast.storage.memory import MemoryStore
+from tests.sim.faults import FaultyJournal, FlakyCluster, FlakyPresence
 from tests.sim.virtual_time import VirtualClock
 
 ACME = TenantId("acme")
@@ -59,7 +64,7 @@ class Published:
 class RecordingPublisher:
     """Writes down what a node publishes. `broken`: so many of the next calls raise, which a publisher must not."""
 
-    def __init__(self, world: "World", incarnation: int) -> None:
+    def __init__(self, world: "World", incarnation: Callable[[], int]) -> None:
         self._world = world
         self._incarnation = incarnation
         self.broken = 0
@@ -72,7 +77,7 @@ class RecordingPublisher:
         after = change.after
         if self._world.journal.reported_seq.get(after.broadcast_id, 0) < after.seq:
             self._world.violations.append(f"{after.broadcast_id} seq {after.seq} was published before it was durable")
-        self._world.published.append(Published(self._world.clock.now_ms(), self._incarnation, change))
+        self._world.published.append(Published(self._world.clock.now_ms(), self._incarnation(), change))
 
 
 @dataclass(slots=True)
@@ -98,22 +103,36 @@ class Node:
     """One server process: started by `World.boot`."""
 
     dispatch: Dispatch
+    cluster: FlakyCluster
     presence: FlakyPresence
     publisher: RecordingPublisher
     metrics: Metrics
-    incarnation: int
     running: bool = True
+    given_up: int = 0
+    """How often its clients were sent elsewhere because it was given up and cut off."""
+
+    def dismiss(self) -> None:
+        """Its clients are to go elsewhere."""
+        self.given_up += 1
+
+    @property
+    def incarnation(self) -> int:
+        """Who it is now."""
+        return self.dispatch.membership.incarnation
 
     async def stop(self, timeout_s: float = 10.0) -> None:
         """A planned stop."""
         self.running = False
         await self.dispatch.finish(timeout_s)
         await self.dispatch.close()
+        await self.cluster.close()
 
     async def crash(self) -> None:
         """The process dies. Unrealistic in that its clients are told, and a commit that waits may still be made."""
         self.running = False
+        self.cluster.dead = True
         await self.dispatch.close()
+        await self.cluster.close()
 
     def metric(self, name: str) -> float:
         """The value of a metric without labels, as operators see it."""
@@ -123,15 +142,20 @@ class Node:
 
     def leftovers(self) -> dict[str, int]:
         """Everything that the node still holds for broadcasts, if there is any."""
-        registry = self.dispatch.dispatcher
-        held = {
-            "actors": len(registry),
-            "deadlines": len(self.dispatch.deadlines),
-            "index": sum(len(tenant.grid) for tenant in registry._context.live_index._tenants.values()),
-            "tenants in the index": len(registry._context.live_index._tenants),
-            "tasks": len(registry._context.tasks),
-        }
-        return {what: number for what, number in held.items() if number}
+        return leftovers(self.dispatch)
+
+
+def leftovers(dispatch: Dispatch) -> dict[str, int]:
+    """Everything that a node still holds for broadcasts, if there is any."""
+    registry = dispatch.registry
+    held = {
+        "actors": len(registry),
+        "deadlines": len(dispatch.deadlines),
+        "index": sum(len(tenant.grid) for tenant in registry._context.live_index._tenants.values()),
+        "tenants in the index": len(registry._context.live_index._tenants),
+        "tasks": len(registry._context.tasks),
+    }
+    return {what: number for what, number in held.items() if number}
 
 
 @dataclass(slots=True, repr=False)
@@ -141,6 +165,8 @@ class World:
     settings: TenantSettings = field(default_factory=TenantSettings)
     clock: VirtualClock = field(default_factory=VirtualClock)
     journal: FaultyJournal = field(default_factory=FaultyJournal)
+    store: MemoryStore = field(default_factory=MemoryStore)
+    presence: FlakyPresence | None = None  # what several nodes share; one on its own begins anew
     nodes: list[Node] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
@@ -151,11 +177,16 @@ class World:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: TenantSettings | None = None) -> AsyncIterator["World"]:
-        """A world with one running node. At its end every ask is answered and no task is left."""
+    async def open(cls, settings: TenantSettings | None = None, nodes: int = 1) -> AsyncIterator["World"]:
+        """A world with so many running nodes. At its end every ask is answered and no task is left."""
         world = cls(settings=settings or TenantSettings())
+        if nodes > 1:
+            world.presence = FlakyPresence(world.clock)
         await world.journal.create_tenant(ACME, world.settings)
-        await world.boot()
+        for _ in range(nodes):
+            await world.boot()
+        if nodes > 1:
+            await asyncio.sleep(1)  # until all have seen each other
         yield world
         for node in world.nodes:
             if node.running:
@@ -172,27 +203,54 @@ class World:
 
     async def boot(self, idle_s: float = 5.0) -> Node:
         """Start a node over the journal. Whoever was online before is so again."""
-        incarnation = await self.journal.next_incarnation()
-        presence = FlakyPresence(self.clock)
-        publisher = RecordingPublisher(self, incarnation)
-        metrics = Metrics()
-        dispatch = Dispatch(
-            journal=self.journal,
-            presence=presence,
-            publisher=publisher,
-            clock=self.clock,
-            metrics=metrics.actors,
-            tenants=Tenants(self.journal, create_on_sight=False),
-            incarnation=incarnation,
-            idle_s=idle_s,
+        if self.presence is None and not any(node.running for node in self.nodes):
+            self.store = MemoryStore()  # it was the process's own
+        cluster = FlakyCluster(self.store, self.clock)
+        presence = self.presence or FlakyPresence(self.clock)
+        dispatch, publisher, metrics = self.wire(
+            self.journal, cluster, presence, idle_s=idle_s, on_given_up=lambda: node.dismiss()
         )
         for transporter_id, (vehicle, position) in self.positions.items():
             await presence.go_online(ACME, transporter_id)
             presence.report(ACME, vehicle, position)
-        node = Node(dispatch, presence, publisher, metrics, incarnation)
+        node = Node(dispatch, cluster, presence, publisher, metrics)
         self.nodes.append(node)
         await dispatch.start()
         return node
+
+    def wire(
+        self,
+        journal: Journal,
+        cluster: Cluster,
+        presence: FlakyPresence,
+        *,
+        idle_s: float,
+        on_given_up: Callable[[], None],
+    ) -> tuple[Dispatch, RecordingPublisher, Metrics]:
+        """The actors of one node, not started yet, over what it has of the stores."""
+        metrics = Metrics()
+        dispatch = Dispatch(
+            journal=journal,
+            cluster=cluster,
+            bus=NodeBus(cluster, metrics.actors.bus_sent, metrics.actors.bus_missed),
+            presence=presence,
+            publisher=(publisher := RecordingPublisher(self, lambda: dispatch.membership.incarnation)),
+            clock=self.clock,
+            metrics=metrics.actors,
+            tenants=Tenants(journal, create_on_sight=False),
+            on_missed=lambda: None,
+            on_given_up=on_given_up,
+            idle_s=idle_s,
+        )
+        return dispatch, publisher, metrics
+
+    async def steal(self, broadcast_id: BroadcastId, node: Node) -> None:
+        """Have `node` take a broadcast over although its owner lives."""
+        owner = await self.journal.read_owner(ACME, broadcast_id)
+        assert owner is not None
+        claim = Claim(ACME, broadcast_id, owner.epoch)
+        for stored in await self.journal.claim([claim], node.incarnation):
+            node.dispatch.registry.adopt(stored)
 
     # --- The fleet ---
 

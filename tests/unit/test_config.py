@@ -12,6 +12,10 @@ from haulcast.transport.auth import Algorithm, Key
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
 KEYS = json.dumps([{"kid": "k1", "alg": "HS256", "secret": SECRET}])
 PRODUCTION = {"HAULCAST_ENV": "production", "HAULCAST_JWT_KEYS": KEYS, "HAULCAST_ORIGINS": "https://a.example"}
+CLUSTER = {
+    "HAULCAST_DATABASE_URL": "postgresql://haulcast:hush@db.example/haulcast",
+    "HAULCAST_REDIS_URL": "redis://:hush@cache.example/0",
+}
 
 
 def test_nothing_set_is_development_on_loopback() -> None:
@@ -69,6 +73,8 @@ def test_production_refuses_to_leave_the_origins_open_by_default() -> None:
         ("HAULCAST_TYPO", "1"),
         ("HAULCAST_ORIGINS", "bare.example"),
         ("HAULCAST_ORIGINS", "https://a.example, https://b.example/path"),
+        ("HAULCAST_NODE_PORT", "no"),
+        ("HAULCAST_NODE_PORT", "8080"),  # the port itself
     ],
 )
 def test_a_value_that_cannot_work_is_named_with_its_variable(name: str, value: str) -> None:
@@ -112,6 +118,67 @@ def test_keys_and_secrets_come_from_files(tmp_path: Path) -> None:
 
 def test_a_configuration_never_shows_its_secrets() -> None:
     assert SECRET not in repr(load(PRODUCTION))
+    assert "hush" not in repr(load(CLUSTER))
+
+
+def test_without_stores_a_node_is_on_its_own() -> None:
+    for environ in ({}, {"HAULCAST_DATABASE_URL": "", "HAULCAST_REDIS_URL": ""}):
+        config = load(environ)
+        assert (config.clustered, config.database_url, config.redis_url) == (False, None, None)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_with_both_stores_it_is_one_of_a_cluster(scheme: str) -> None:
+    config = load({**CLUSTER, "HAULCAST_DATABASE_URL": f"{scheme}://haulcast:hush@127.0.0.1:5432/haulcast"})
+    assert config.clustered
+    assert config.database_url == f"{scheme}://haulcast:hush@127.0.0.1:5432/haulcast"
+    assert config.redis_url == CLUSTER["HAULCAST_REDIS_URL"]
+
+
+@pytest.mark.parametrize(("given", "missing"), [tuple(CLUSTER), tuple(CLUSTER)[::-1]])
+def test_one_store_without_the_other_is_refused(given: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=f"{given} is set and {missing} is not"):
+        load({given: CLUSTER[given]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HAULCAST_DATABASE_URL", "mysql://haulcast:hush@db/haulcast"),
+        ("HAULCAST_DATABASE_URL", "haulcast:hush@db/haulcast"),
+        ("HAULCAST_DATABASE_URL", "postgresql://haulcast:hu@sh@db/haulcast"),
+        ("HAULCAST_DATABASE_URL", "postgresql://haulcast:hush@db:65536/haulcast"),
+        ("HAULCAST_DATABASE_URL", "postgresql://haulcast:hush@/haulcast"),
+        ("HAULCAST_REDIS_URL", "postgresql://haulcast:hush@db/haulcast"),
+        ("HAULCAST_REDIS_URL", "redis://:hush@cache:port/0"),
+    ],
+)
+def test_a_store_that_cannot_be_reached_by_its_address_is_refused_without_its_password(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name) as refused:
+        load({**CLUSTER, name: value})
+    assert "hu" not in str(refused.value).replace("haulcast", "")
+
+
+@pytest.mark.parametrize(
+    ("database_url", "redis_url", "exposed"),
+    [
+        ("postgresql://u@localhost/d", "redis://127.0.0.1", ()),
+        ("postgresql:///d?host=/var/run/postgresql", "redis://[::1]:6379", ()),
+        ("postgresql://u@db/d?sslmode=verify-full", "rediss://cache", ()),
+        ("postgresql://u@db/d?sslmode=prefer", "rediss://cache", ("HAULCAST_DATABASE_URL",)),
+        ("postgresql://u@127.0.0.1,10.0.0.7:5433/d", "redis://10.0.0.8", tuple(CLUSTER)),
+    ],
+)
+def test_a_store_that_is_reached_over_a_network_in_plain_text_is_known(
+    database_url: str, redis_url: str, exposed: tuple[str, ...]
+) -> None:
+    assert load({"HAULCAST_DATABASE_URL": database_url, "HAULCAST_REDIS_URL": redis_url}).exposed == exposed
+
+
+def test_a_node_has_a_port_of_its_own_if_it_is_given_one() -> None:
+    assert load({}).node_port is None
+    assert load({"HAULCAST_NODE_PORT": "0"}).node_port is None
+    assert load({"HAULCAST_NODE_PORT": "8081"}).node_port == 8081
 
 
 def test_every_variable_is_documented_in_the_readme() -> None:

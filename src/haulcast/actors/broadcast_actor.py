@@ -4,7 +4,8 @@
 2. It handles one message at a time, from decision to durability: while a checkpoint is under way, the next message
    waits. What it decides on is therefore always durable state, and a race inside a broadcast cannot be written.
 3. The output gate: state, reply, offers and news come after the checkpoint has landed, and not at all if it has not.
-   A refusal changes no state, so its logging does not hold up the next message; only its own reply waits for it.
+   A refusal changes no state, so its logging does not hold up the next message; only its own reply waits for it. It is
+   fenced as well: whoever is no longer the owner must not refuse on the strength of an old state.
 4. A request that was answered before is recognised by the journal in the same write, whatever the actor remembers.
 5. Any exception ends the actor; its supervisor starts another one from the journal.
 """
@@ -30,6 +31,7 @@ from haulcast.errors import ErrorCode
 from haulcast.ports import (
     Change,
     Clock,
+    Cluster,
     Conflict,
     Duplicate,
     Fence,
@@ -37,6 +39,7 @@ from haulcast.ports import (
     LoggedReply,
     Origin,
     Outcome,
+    Ownership,
     Presence,
     Publisher,
     Stored,
@@ -46,17 +49,16 @@ from haulcast.tasks import TaskSet
 
 from .committer import Committer
 from .live_index import LiveIndex
+from .membership import OwnershipLost
 from .messages import Message
 from .metrics import ActorMetrics
 
 FIRST_EPOCH = 1
 _SEEK_RETRY_MS = 1_000
+_DIRECTORY_SPARE_MS = 60_000
+"""How much longer than its broadcast an entry of the directory may live."""
 
 log = structlog.get_logger()
-
-
-class OwnershipLost(Exception):
-    """The journal refused a checkpoint: somebody else owns the broadcast, or its state is not what was thought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,16 @@ class ActorContext:
     presence: Presence
     publisher: Publisher
     live_index: LiveIndex
+    cluster: Cluster
     on_trip: Callable[[TenantId, Trip], None]
     """Called after a trip has begun or changed, durably."""
     tasks: TaskSet
     metrics: ActorMetrics
-    incarnation: int
 
 
 class BroadcastActor:
-    """One broadcast, owned under `epoch`. `state` is None before it is created and when there is no such broadcast."""
+    """One broadcast, owned by `incarnation` under `epoch`. `state` is None before it is created and when there is no
+    such broadcast."""
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class BroadcastActor:
         tenant_id: TenantId,
         broadcast_id: BroadcastId,
         settings: TenantSettings,
+        incarnation: int,
         stored: Stored | None,
         post: Callable[[Message], bool],
     ) -> None:
@@ -91,13 +95,16 @@ class BroadcastActor:
         self._tenant_id = tenant_id
         self._broadcast_id = broadcast_id
         self._settings = settings
+        self.incarnation = incarnation
         self.epoch = FIRST_EPOCH if stored is None else stored.epoch
+        self._fenced = False  # the journal has refused a refusal: somebody else owns the broadcast
         self._post = post  # into the own mailbox, with the system's privilege
         self._seeking = False  # a lookup of candidates is under way
         self._seek_not_before_ms = 0
         self.state = None if stored is None else stored.state
         if self.state is not None:
             self._index(None, self.state)
+            self._record(self.state)
 
     def next_deadline_ms(self) -> int | None:
         """When the state next wants a `Tick`; None if never."""
@@ -114,9 +121,12 @@ class BroadcastActor:
         """Forget the broadcast here; what is durable stays."""
         if self.state is not None:
             self._context.live_index.forget(self.state)
+            self._context.cluster.forget(self._tenant_id, self._broadcast_id, self._ownership)
 
     async def handle(self, message: Message) -> None:
         """Decide one message and see it through. Raises `OwnershipLost`, or whatever was wrong in deciding."""
+        if self._fenced:
+            raise OwnershipLost(f"{self._broadcast_id} at epoch {self.epoch}")
         now_ms = self._context.clock.now_ms()
         decision = decide(self.state, message.command, self._settings, now_ms)
         if decision.events:
@@ -133,7 +143,7 @@ class BroadcastActor:
         write = self._write(
             now_ms,
             _logged(message.origin, decision.reply),
-            fence=Fence(self.epoch, self._context.incarnation, 0 if before is None else before.seq),
+            fence=Fence(self.epoch, self.incarnation, 0 if before is None else before.seq),
             state=after,
             events=decision.events,
         )
@@ -149,6 +159,8 @@ class BroadcastActor:
             case _:
                 self.state = after
                 self._index(before, after)
+                if before is None:
+                    self._record(after)
                 self._context.publisher.publish(Change(self.epoch, before, after, decision.effects))
                 self._carry_out(decision.effects)
                 if decision.reply is not None:
@@ -158,7 +170,9 @@ class BroadcastActor:
         """Answer without a change of state: as soon as the answer is logged, or at once if nobody sent a request."""
         if reply is None or message.origin is None:
             return
-        logging = self._context.committer.submit(self._write(now_ms, _logged(message.origin, reply)))
+        # What does not exist has no owner, and is refused by whoever is asked.
+        fence = None if self.state is None else Fence(self.epoch, self.incarnation, self.state.seq)
+        logging = self._context.committer.submit(self._write(now_ms, _logged(message.origin, reply), fence))
 
         def logged(future: "asyncio.Future[Outcome]") -> None:
             if future.cancelled():
@@ -169,6 +183,11 @@ class BroadcastActor:
                 message.fail(ErrorCode.INTERNAL)
                 return
             outcome = future.result()
+            if isinstance(outcome, Fenced):
+                self._fenced = True
+                if not self._post(message):
+                    message.fail(ErrorCode.BUSY)
+                return
             self._answer(message, _repeated(message.origin, outcome) if isinstance(outcome, Duplicate) else reply)
 
         logging.add_done_callback(logged)
@@ -190,6 +209,17 @@ class BroadcastActor:
 
     def _index(self, before: Broadcast | None, after: Broadcast) -> None:
         self._context.live_index.note(before, after, radius_m(self._settings, after.wave + 1))
+
+    @property
+    def _ownership(self) -> Ownership:
+        return Ownership(self.epoch, self.incarnation)
+
+    def _record(self, state: Broadcast) -> None:
+        """Have the other nodes find the broadcast here. Should the entry be left behind, it goes by itself."""
+        left_ms = max(0, state.expires_at_ms - self._context.clock.now_ms()) if state.live else 0
+        self._context.cluster.record(
+            self._tenant_id, self._broadcast_id, self._ownership, left_ms + _DIRECTORY_SPARE_MS
+        )
 
     def _seek(self, effect: fx.SeekCandidates) -> None:
         if not self._seeking and self._context.clock.now_ms() >= self._seek_not_before_ms:

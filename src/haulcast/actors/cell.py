@@ -5,8 +5,10 @@
    that was being handled is simply handled again; if it had become durable, the journal recognises it.
 3. A message that has killed three actors is quarantined: logged, counted, answered INTERNAL, and not tried again.
 4. An actor without a broadcast leaves at once; one whose broadcast has ended leaves after `idle_s` without a message.
-5. A broadcast that another owner has claimed meanwhile is left to that owner: its actor is not started again here.
-6. When the cell ends, whoever still waits is told that the outcome is not known; nobody waits for ever.
+5. Before each turn the node's lease has to be held; while that is not known, the actor is parked.
+6. A broadcast that has another owner is left to that owner, be it that the journal says so, that the node was given
+   up or that the broadcast was handed over (`leave`): what waits in the mailbox is sent after it.
+7. When the cell ends otherwise, whoever still waits is told that the outcome is not known; nobody waits for ever.
 """
 
 import asyncio
@@ -20,8 +22,9 @@ from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.errors import ErrorCode, JournalUnavailable
 from haulcast.ports import Clock, Stored
 
-from .broadcast_actor import BroadcastActor, OwnershipLost
+from .broadcast_actor import BroadcastActor
 from .mailbox import Mailbox
+from .membership import Membership, OwnershipLost
 from .messages import Message
 from .metrics import ActorMetrics
 from .timers import Deadlines
@@ -41,8 +44,10 @@ class Known:
 
 
 StartActor = Callable[["Cell", Known | None], Awaitable[BroadcastActor]]
-"""Builds the actor of a cell, from what is known or else from the journal. Raises `OwnershipLost` if the broadcast has
-another owner since the cell's last actor."""
+"""Builds the actor of a cell, from what is known or else from the journal. Raises `OwnershipLost` if the broadcast is
+another node's."""
+Reroute = Callable[["Cell", Message], None]
+"""Sends a client's command to where the broadcast is now."""
 
 
 class Cell:
@@ -53,7 +58,9 @@ class Cell:
         tenant_id: TenantId,
         broadcast_id: BroadcastId,
         start: StartActor,
+        reroute: Reroute,
         known: Known | None,
+        membership: Membership,
         clock: Clock,
         deadlines: Deadlines,
         metrics: ActorMetrics,
@@ -64,9 +71,15 @@ class Cell:
         self.mailbox: Mailbox[Message] = Mailbox()
         self.armed_at_ms: int | None = None
         self.busy = False  # a message is being handled
-        self.owned_epoch: int | None = None  # under which the last actor owned the broadcast, if that is known
+        self.actor: BroadcastActor | None = None
         self._start = start
+        self._reroute = reroute
         self._known = known
+        self._membership = membership
+        self._leaving = False
+        self._unfrozen = asyncio.Event()
+        self._unfrozen.set()
+        self._ended = False
         self._clock = clock
         self._deadlines = deadlines
         self._metrics = metrics
@@ -79,21 +92,48 @@ class Cell:
         if not self._tick_waits:
             self._tick_waits = self.mailbox.offer_control(Message(Tick()))
 
+    def post(self, message: Message) -> bool:
+        """Take a message of the actor's own, or one that it must not answer any more: should the cell have ended by
+        then, that one is sent after the broadcast. False if there is no room."""
+        if not self._ended:
+            return self.mailbox.offer_control(message)
+        self._reroute(self, message)
+        return True
+
+    def freeze(self) -> None:
+        """Another node is asked to take the broadcast: begin no further message until `thaw` or `leave`."""
+        self._unfrozen.clear()
+
+    def thaw(self) -> None:
+        """It did not: go on."""
+        self._unfrozen.set()
+
+    def leave(self) -> None:
+        """Another node has the broadcast: end after the message that is being handled."""
+        self._leaving = True
+        self._unfrozen.set()
+        self.mailbox.offer_control(Message(Tick()))  # if it is full, there is something to wake up for anyway
+
     async def run(self) -> None:
         """Supervise until the actor has nothing more to do. Cancelling it ends the actor between two awaits."""
         try:
             while not await self._live_once():
                 await asyncio.sleep(min(_FIRST_BACKOFF_S * 2 ** min(self._crashes, 10), _MAX_BACKOFF_S))
+            if self._leaving:
+                for message in self.mailbox.drain():
+                    self._reroute(self, message)
         finally:
+            self._ended = True
             self._deadlines.arm(self, None)
             self._fail_waiting(ErrorCode.UNAVAILABLE)
 
     async def _live_once(self) -> bool:
-        """The life of one actor. Whether it ended in peace."""
+        """The life of one actor. Whether the cell has nothing more to do."""
         try:
             actor = await self._start(self, self._known)
-        except OwnershipLost:
-            log.warning("ownership_lost", tenant=self.tenant_id, broadcast=self.broadcast_id)
+        except OwnershipLost as error:
+            log.info("ownership_lost", tenant=self.tenant_id, broadcast=self.broadcast_id, reason=str(error))
+            self._leaving = True
             return True
         except Exception as error:
             self._crashed("actor_start_failed", error)
@@ -101,10 +141,11 @@ class Cell:
                 self._fail_waiting(ErrorCode.INTERNAL)
             return False
         self._known = None
-        self.owned_epoch = actor.epoch
+        self.actor = actor
         try:
             return await self._feed(actor)
         finally:
+            self.actor = None
             actor.discard()
 
     async def _feed(self, actor: BroadcastActor) -> bool:
@@ -114,24 +155,44 @@ class Cell:
                 return True
             self._arm(actor)
             message = await self.mailbox.get()
+            if not self._unfrozen.is_set():
+                self.mailbox.give_back(message)
+                await self._unfrozen.wait()
+                continue
+            if self._leaving:
+                self.mailbox.give_back(message)
+                return True
             self._metrics.mailbox_depth.observe(len(self.mailbox))
             if isinstance(message.command, Tick):
                 self._tick_waits = False
                 if actor.state is not None and not actor.state.live and not self.mailbox:
                     return True
-            self.busy = True
-            try:
-                await actor.handle(message)
-            except asyncio.CancelledError:
-                message.fail(ErrorCode.UNAVAILABLE)
-                raise
-            except Exception as error:
-                self._crashed("actor_died", error)
-                self._strike(message)
+            if not await self._handle(actor, message):
                 return False
-            finally:
-                self.busy = False
-            self._crashes = 0
+
+    async def _handle(self, actor: BroadcastActor, message: Message) -> bool:
+        """One turn. Whether the actor has survived it."""
+        self.busy = True
+        try:
+            if not self._membership.held or self._membership.incarnation != actor.incarnation:
+                await self._membership.hold(actor.incarnation)
+            await actor.handle(message)
+        except asyncio.CancelledError:
+            message.fail(ErrorCode.UNAVAILABLE)
+            raise
+        except OwnershipLost as error:
+            self._crashes += 1
+            log.info("fenced", tenant=self.tenant_id, broadcast=self.broadcast_id, reason=str(error))
+            self.mailbox.give_back(message)  # it is not to blame
+            return False
+        except Exception as error:
+            self._crashed("actor_died", error)
+            self._strike(message)
+            return False
+        finally:
+            self.busy = False
+        self._crashes = 0
+        return True
 
     def _arm(self, actor: BroadcastActor) -> None:
         """Have the state's next deadline rung; a broadcast that has ended is given its idle time."""

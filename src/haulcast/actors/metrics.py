@@ -26,3 +26,17 @@ class ActorMetrics:
     actor_restarts: Counter
     quarantined: Counter
     lookup_failures: Counter
+    forwarded: Counter
+    """Commands sent to another node."""
+    moved: Counter
+    """Answers that named another owner."""
+    nodes_lost: Counter
+    """Nodes that this one has seen given up."""
+    taken_over: Counter
+    """Broadcasts claimed from nodes that are gone, or overdue."""
+    handed_over: Counter
+    """Broadcasts given away at a planned stop."""
+    bus_sent: Counter
+    """Datagrams to other nodes."""
+    bus_missed: Counter
+    """How often messages of another node were missed."""

@@ -1,32 +1,32 @@
 """Every actor of this node, by broadcast: finds the one that a command is for, or starts it.
 
 1. A broadcast has at most one cell here; the cell's task removes it, in the step in which it ends.
-2. A command for a broadcast without a cell starts one, which claims the broadcast from the journal. Commands that come
-   meanwhile wait in its mailbox.
-3. At start, `recover` claims every live broadcast that the journal has; each actor arms the deadlines of its state, so
-   one that passed while nobody owned it rings at once.
+2. A command for a broadcast without a cell starts one, which claims the broadcast from the journal if it is this
+   node's or nobody's that lives. Commands that come meanwhile wait in its mailbox.
+3. What was claimed elsewhere in this node is `adopt`ed; each actor arms the deadlines of its state, so one that passed
+   while nobody owned it rings at once.
 4. Draining refuses new commands, lets the mailboxes run empty, then ends the cells. Live broadcasts stay in the
    journal as they are.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import structlog
 
-from haulcast.domain.commands import Appear, Command, Create
+from haulcast.domain.commands import Appear, Create
 from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.domain.replies import Reply
 from haulcast.domain.settings import TenantSettings
-from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Journal, Origin
+from haulcast.errors import ErrorCode
+from haulcast.ports import Claim, Journal, Stored
 
-from .broadcast_actor import ActorContext, BroadcastActor, OwnershipLost
-from .cell import Cell, Known
+from .broadcast_actor import ActorContext, BroadcastActor
+from .cell import Cell, Known, Reroute
+from .membership import Membership, OwnershipLost
 from .messages import Message
 from .timers import Deadlines
 
-RECOVER_BATCH = 500
 MAX_ACTORS = 500_000
 _DRAIN_POLL_S = 0.005
 
@@ -34,56 +34,104 @@ log = structlog.get_logger()
 
 
 class Registry:
-    """The `Dispatcher` of this node."""
+    """The actors of this node. `reroute` is told of commands whose broadcast has gone to another node."""
 
     def __init__(
         self,
         context: ActorContext,
         journal: Journal,
+        membership: Membership,
         settings_of: Callable[[TenantId], Awaitable[TenantSettings]],
         deadlines: Deadlines,
-        idle_s: float = 5.0,
+        reroute: Reroute,
+        idle_s: float,
     ) -> None:
         self._context = context
         self._journal = journal
+        self._membership = membership
         self._settings_of = settings_of
         self._deadlines = deadlines
+        self._reroute = reroute
         self._idle_s = idle_s
         self._cells: dict[tuple[TenantId, BroadcastId], tuple[Cell, asyncio.Task[None]]] = {}
+        self._adopted: dict[tuple[TenantId, BroadcastId], Stored] = {}  # what waits for an earlier cell to end
         self._unanswered = 0  # commands that were taken and have no answer yet
-        self._draining = False
+        self.draining = False
 
     def __len__(self) -> int:
         """How many actors there are."""
         return len(self._cells)
 
-    def create(self, command: Create, origin: Origin) -> "asyncio.Future[Reply]":
-        """See `Dispatcher`."""
-        return self._send(command.tenant_id, command.broadcast_id, command, origin, new=True)
+    def __contains__(self, key: tuple[TenantId, BroadcastId]) -> bool:
+        return key in self._cells
 
-    def ask(
-        self, tenant_id: TenantId, broadcast_id: BroadcastId, command: Command, origin: Origin
-    ) -> "asyncio.Future[Reply]":
-        """See `Dispatcher`."""
-        return self._send(tenant_id, broadcast_id, command, origin, new=False)
+    def deliver(self, tenant_id: TenantId, broadcast_id: BroadcastId, message: Message) -> None:
+        """Hand a client's command to the broadcast's actor, or answer why not."""
+        assert message.reply_to is not None
+        if self.draining:
+            message.fail(ErrorCode.DRAINING)
+            return
+        found = self._cells.get((tenant_id, broadcast_id))
+        if found is None and len(self._cells) >= MAX_ACTORS:
+            message.fail(ErrorCode.BUSY)
+            return
+        if found:
+            cell = found[0]
+        else:
+            cell = self._open(tenant_id, broadcast_id, Known(None) if isinstance(message.command, Create) else None)
+        if not cell.mailbox.offer(message):
+            self._context.metrics.busy.inc()
+            message.fail(ErrorCode.BUSY)
+            return
+        self._unanswered += 1
+        message.reply_to.add_done_callback(self._answered)
 
     def appear(self, tenant_id: TenantId, broadcast_id: BroadcastId, command: Appear) -> bool:
         """Tell a live broadcast's actor of a transporter. False if its mailbox is full; true if it has left."""
         found = self._cells.get((tenant_id, broadcast_id))
         return found is None or found[0].mailbox.offer(Message(command))
 
-    async def recover(self) -> int:
-        """Claim what is live in the journal and nobody's here; how many."""
-        count = 0
-        while claimed := await self._journal.claim_orphans(self._context.incarnation, RECOVER_BATCH):
-            for stored in claimed:
-                self._open(stored.state.tenant_id, stored.state.broadcast_id, Known(stored))
-            count += len(claimed)
-        return count
+    def adopt(self, stored: Stored) -> None:
+        """Go on with a broadcast that was claimed for this node."""
+        key = (stored.state.tenant_id, stored.state.broadcast_id)
+        found = self._cells.get(key)
+        if found is not None:  # its actor is of an earlier epoch
+            self._adopted[key] = stored
+            found[0].leave()
+        elif not self.draining:
+            self._open(*key, Known(stored))
+
+    def owned(self) -> list[Claim]:
+        """The live broadcasts that have an actor here, each at the epoch under which it is owned."""
+        return [
+            Claim(*key, cell.actor.epoch)
+            for key, (cell, _) in self._cells.items()
+            if cell.actor is not None and cell.actor.state is not None and cell.actor.state.live
+        ]
+
+    def freeze(self, claims: Iterable[Claim]) -> None:
+        """Let these broadcasts begin no further message while another node is asked to take them."""
+        for cell in self._those(claims):
+            cell.freeze()
+
+    def thaw(self, claims: Iterable[Claim]) -> None:
+        """Nobody has taken them."""
+        for cell in self._those(claims):
+            cell.thaw()
+
+    def leave(self, claims: Iterable[Claim]) -> None:
+        """Other nodes have them."""
+        for cell in self._those(claims):
+            cell.leave()
+
+    def abandon(self) -> None:
+        """Drop every actor without writing: the node was given up."""
+        for cell, _ in self._cells.values():
+            cell.leave()
 
     async def finish(self, timeout_s: float) -> None:
         """Take no more commands, ring no more deadlines, finish and answer what was taken, within `timeout_s`."""
-        self._draining = True
+        self.draining = True
         self._deadlines.stop()
         try:
             async with asyncio.timeout(timeout_s):
@@ -95,32 +143,17 @@ class Registry:
 
     async def close(self) -> None:
         """Take no more commands, and end every actor."""
-        self._draining = True
+        self.draining = True
         await asyncio.sleep(0)  # a task that is cancelled before its first step runs no `finally`: let all begin
         tasks = [task for _, task in self._cells.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _send(
-        self, tenant_id: TenantId, broadcast_id: BroadcastId, command: Command, origin: Origin, new: bool
-    ) -> "asyncio.Future[Reply]":
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        if self._draining:
-            future.set_exception(RequestError(ErrorCode.DRAINING))
-            return future
-        found = self._cells.get((tenant_id, broadcast_id))
-        if found is None and len(self._cells) >= MAX_ACTORS:
-            future.set_exception(RequestError(ErrorCode.BUSY))
-            return future
-        cell = found[0] if found else self._open(tenant_id, broadcast_id, Known(None) if new else None)
-        if not cell.mailbox.offer(Message(command, origin, future)):
-            self._context.metrics.busy.inc()
-            future.set_exception(RequestError(ErrorCode.BUSY))
-            return future
-        self._unanswered += 1
-        future.add_done_callback(self._answered)
-        return future
+    def _those(self, claims: Iterable[Claim]) -> Iterator[Cell]:
+        for claim in claims:
+            if (found := self._cells.get((claim.tenant_id, claim.broadcast_id))) is not None:
+                yield found[0]
 
     def _answered(self, _future: "asyncio.Future[Reply]") -> None:
         self._unanswered -= 1
@@ -130,7 +163,9 @@ class Registry:
             tenant_id,
             broadcast_id,
             self._start,
+            self._reroute,
             known,
+            self._membership,
             self._context.clock,
             self._deadlines,
             self._context.metrics,
@@ -144,19 +179,34 @@ class Registry:
         try:
             await cell.run()
         finally:
-            del self._cells[cell.tenant_id, cell.broadcast_id]
+            key = (cell.tenant_id, cell.broadcast_id)
+            del self._cells[key]
+            if (stored := self._adopted.pop(key, None)) is not None:
+                self.adopt(stored)
 
     async def _start(self, cell: Cell, known: Known | None) -> BroadcastActor:
         settings = await self._settings_of(cell.tenant_id)
-        if cell.owned_epoch is not None:
-            found = await self._journal.read_broadcast(cell.tenant_id, cell.broadcast_id)
-            if found is not None and found.epoch != cell.owned_epoch:
-                raise OwnershipLost(f"{cell.broadcast_id} is at epoch {found.epoch}, not at {cell.owned_epoch}")
-            cell.owned_epoch = None  # a claim of our own whose answer is lost raises the epoch too
-        if known is None:
-            stored = await self._journal.claim(cell.tenant_id, cell.broadcast_id, self._context.incarnation)
-        else:
-            stored = known.stored
+        incarnation = self._membership.incarnation
+        stored = await self._claim(cell, incarnation) if known is None else known.stored
         return BroadcastActor(
-            self._context, cell.tenant_id, cell.broadcast_id, settings, stored, cell.mailbox.offer_control
+            self._context,
+            cell.tenant_id,
+            cell.broadcast_id,
+            settings,
+            incarnation,
+            stored,
+            cell.post,
         )
+
+    async def _claim(self, cell: Cell, incarnation: int) -> Stored | None:
+        """The broadcast, which is this node's now; None if there is none. Raises `OwnershipLost`."""
+        owner = await self._journal.read_owner(cell.tenant_id, cell.broadcast_id)
+        await self._membership.hold(incarnation)  # whoever was given up while it stood still must not claim any more
+        if owner is None:
+            return None
+        if not self._membership.may_claim_from(owner):
+            raise OwnershipLost(f"owned by node {owner.incarnation} at epoch {owner.epoch}")
+        claimed = await self._journal.claim([Claim(cell.tenant_id, cell.broadcast_id, owner.epoch)], incarnation)
+        if not claimed:
+            raise OwnershipLost(f"claimed by another node after epoch {owner.epoch}")
+        return claimed[0]

@@ -2,13 +2,16 @@
 
 1. Going online twice is being online; only a change counts against the toggle limit of the tenant.
 2. Whatever makes a vehicle findable (its transporter comes online, its first position, the end of its trip) has the
-   live broadcasts within whose reach it stands told, nearest first. Each actor knows whom it has offered already.
+   live broadcasts within whose reach it stands told, nearest first, on every node: each looks among its own. Each
+   actor knows whom it has offered already.
 3. Everything here is a hint. The journal decides who may take what.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
 
 from haulcast.domain.broadcast import Trip
 from haulcast.domain.commands import Appear
@@ -16,18 +19,18 @@ from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate
-from haulcast.domain.settings import MAX_TOGGLE_WINDOW_S, TenantSettings
+from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Clock, Presence
+from haulcast.ports import Kind, Presence
 from haulcast.tasks import TaskSet
 
+from . import envelopes
+from .bus import NodeBus
 from .live_index import LiveIndex
 
 _FULL_MAILBOX_PAUSE_S = 0.1
-_SWEEP_ABOVE = 10_000
-"""With so many transporters in the toggle log, or twice as many as the last time, those who have not toggled for the
-longest window that there can be are dropped from it."""
-_LONGEST_WINDOW_MS = MAX_TOGGLE_WINDOW_S * 1000
+
+log = structlog.get_logger()
 
 Appearance = Callable[[TenantId, BroadcastId, Appear], bool]
 """Tells a live broadcast's actor; False when it cannot take the message now."""
@@ -38,21 +41,20 @@ class Roster:
 
     def __init__(
         self,
-        clock: Clock,
         presence: Presence,
         live_index: LiveIndex,
         settings_of: Callable[[TenantId], Awaitable[TenantSettings]],
         appear: Appearance,
+        bus: NodeBus,
         tasks: TaskSet,
     ) -> None:
-        self._clock = clock
         self._presence = presence
         self._live_index = live_index
         self._settings_of = settings_of
         self._appear = appear
+        self._bus = bus
         self._tasks = tasks
-        self._toggles: dict[tuple[TenantId, TransporterId], deque[int]] = {}
-        self._sweep_above = _SWEEP_ABOVE
+        bus.handle(Kind.APPEARED, self._on_appeared)
 
     async def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
         """See `Availability`."""
@@ -92,27 +94,41 @@ class Roster:
     async def _count_toggle(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
         """Note one toggle. Raises `RequestError(TOO_MANY_TOGGLES)` when the limit is reached."""
         settings = await self._settings_of(tenant_id)
-        now_ms = round(self._clock.monotonic_s() * 1000)  # a corrected clock must not lengthen anybody's wait
-        window_ms = settings.toggle_window_s * 1000
-        times = self._toggles.setdefault((tenant_id, transporter_id), deque())
-        while times and times[0] <= now_ms - window_ms:
-            times.popleft()
-        if len(times) >= settings.toggle_limit:
-            raise RequestError(ErrorCode.TOO_MANY_TOGGLES, retry_after_ms=times[0] + window_ms - now_ms)
-        times.append(now_ms)
-        if len(self._toggles) > self._sweep_above:
-            # No window is longer than a day, so whoever has not toggled for one is in nobody's window.
-            self._toggles = {key: log for key, log in self._toggles.items() if log[-1] > now_ms - _LONGEST_WINDOW_MS}
-            self._sweep_above = max(_SWEEP_ABOVE, 2 * len(self._toggles))
+        retry_after_ms = await self._presence.count_toggle(
+            tenant_id, transporter_id, settings.toggle_limit, settings.toggle_window_s
+        )
+        if retry_after_ms is not None:
+            raise RequestError(ErrorCode.TOO_MANY_TOGGLES, retry_after_ms=retry_after_ms)
 
     async def _offer(
         self, tenant_id: TenantId, transporter_id: TransporterId, vehicle_id: VehicleId | None = None
     ) -> None:
         """Tell every live broadcast within whose reach the vehicle stands (None: any of the transporter's)."""
+        found = [
+            (vehicle, position)
+            for vehicle, position in await self._presence.available(tenant_id, transporter_id)
+            if vehicle_id in (None, vehicle.vehicle_id)
+        ]
+        if not found:
+            return
+        if self._bus.peers:
+            self._bus.broadcast(Kind.APPEARED, envelopes.encode(envelopes.Appeared(tenant_id, transporter_id, found)))
+        await self._match(tenant_id, transporter_id, found)
+
+    def _on_appeared(self, sender: int, payload: bytes) -> None:
+        try:
+            appeared = envelopes.decode_appeared(payload)
+        except msgspec.MsgspecError as error:
+            log.warning("bad_message", sender=sender, error=str(error))
+            return
+        self._tasks.start(self._match(appeared.tenant_id, appeared.transporter_id, appeared.vehicles), "offer_late")
+
+    async def _match(
+        self, tenant_id: TenantId, transporter_id: TransporterId, found: Sequence[tuple[Vehicle, Point]]
+    ) -> None:
+        """Tell the live broadcasts of this node."""
         nearest: dict[BroadcastId, Candidate] = {}
-        for vehicle, position in await self._presence.available(tenant_id, transporter_id):
-            if vehicle_id not in (None, vehicle.vehicle_id):
-                continue
+        for vehicle, position in found:
             await asyncio.sleep(0)  # a search takes up to a millisecond, and a fleet has many vehicles
             for distance_m, broadcast_id in self._live_index.within_reach(tenant_id, position, vehicle.vehicle_type):
                 candidate = Candidate(round(distance_m), transporter_id, vehicle.vehicle_id, vehicle.vehicle_type)

@@ -4,6 +4,7 @@ import argparse
 
 DEFAULT_TRANSPORTERS = 60
 DEFAULT_CUSTOMERS = 40
+DEFAULT_NODES = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--port",
         type=_Number(int, 0, 65_535),
         metavar="N",
-        help="where the server listens (default: HAULCAST_PORT, or else a free port)",
+        help="where the server listens, and with --cluster the first node, the others on the ports after it (default: "
+        "HAULCAST_PORT, or else free ports)",
+    )
+    parser.add_argument(
+        "--cluster",
+        type=_Number(int, 2, 20),
+        nargs="?",
+        const=DEFAULT_NODES,
+        metavar="NODES",
+        help=f"several servers over a Postgres and a Redis that the demo starts for itself (default: {DEFAULT_NODES})",
+    )
+    parser.add_argument(
+        "--chaos",
+        action="store_true",
+        help="with --cluster: kill, stop and restart nodes meanwhile, never all at once; with --json it also measures, "
+        "on 1,000 more broadcasts, how long they are out of reach",
     )
 
 

@@ -1,52 +1,25 @@
 """Judges a run from outside: what the clients saw, against what the journal kept. Shares no code with what it judges.
 
-`check` takes plain records, as clients wrote them down, and reads the journal with SQL:
+`check` takes what was read from the journal's tables, and plain records, as clients wrote them down:
 
     {"kind": "asked", "user", "role", "type", "id", "data", "outcome", "reply", "code"}
     {"kind": "heard", "user", "role", "event", "broadcast_id", "trip_id", "reason", "replayed"}
     {"kind": "stayed", "user", "role", "since_ms", "until_ms", "connections", "events_dropped"}
 
-1. Order in the journal is the order in which events were written (their rowid), not the times they carry: two actors
-   decide side by side, but only what was written first has happened first.
+1. Order in the journal is the order in which events were written, not the times they carry: two actors decide side by
+   side, but only what was written first has happened first.
 2. An outcome is `ok`, `refused`, `lost` (no answer came: a violation, unless the connection broke) or `abandoned` (the
    client did not wait for it).
 3. What a client should have heard is only asked of those that were connected all the time and took every event.
 """
 
-import json
-import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 Record: TypeAlias = Mapping[str, Any]
-
-# Every event of the tenant in the order of writing.
-EVENTS = """
-SELECT rowid AS place, broadcast_id, seq, name, body FROM events WHERE tenant_id = ? ORDER BY rowid
-"""
-# Every broadcast of the tenant, with why it ended.
-BROADCASTS = """
-SELECT broadcast_id, customer_id, status, seq, expires_at_ms, ended_at_ms,
-       json_extract(state, '$.end_reason') AS end_reason
-FROM broadcasts WHERE tenant_id = ?
-"""
-# Every assignment as the table has it.
-ASSIGNMENTS = """
-SELECT request_id, broadcast_id, assignment_id, trip_id, transporter_id, vehicle_id, driver_id
-FROM assignments WHERE tenant_id = ?
-"""
-# Who was offered what.
-OFFERS = """
-SELECT broadcast_id, transporter_id, offered_at_ms, declined FROM offers WHERE tenant_id = ?
-"""
-# What the server remembers to have answered to accepts.
-REPLIES = """
-SELECT user_id, request_id, reply FROM request_log WHERE tenant_id = ? AND role = 'transporter'
-"""
+Row: TypeAlias = Mapping[str, Any]
 
 ENDED_TRIP = frozenset({"delivered", "cancelled"})
 ENDINGS = frozenset({"cancelled", "expired"})
@@ -102,11 +75,24 @@ class Verdict:
 class Event:
     """One line of a broadcast's history."""
 
-    place: int
     broadcast_id: str
     seq: int
     name: str
     body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The rows of one tenant, columns named as in the tables, what was JSON decoded."""
+
+    events: Sequence[Event]
+    """In the order of writing."""
+    broadcasts: Sequence[Row]
+    """With `end_reason`, from the state."""
+    assignments: Sequence[Row]
+    offers: Sequence[Row]
+    replies: Sequence[Row]
+    """What the server remembers to have answered to accepts."""
 
 
 @dataclass(slots=True)
@@ -114,16 +100,16 @@ class Run:
     """Everything that is known of a run."""
 
     now_ms: int
+    events: Sequence[Event]
+    broadcasts: Mapping[str, Row]
+    assignments: Mapping[str, Row]
+    offers: Sequence[Row]
+    replies: Mapping[tuple[str, str], Mapping[str, Any]]
     asked: list[Record] = field(default_factory=list)
     heard: dict[tuple[str, str, str], list[Record]] = field(default_factory=lambda: defaultdict(list))
     """By user, broadcast and event."""
     stayed: dict[str, Record] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
     history: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
-    broadcasts: dict[str, sqlite3.Row] = field(default_factory=dict)
-    assignments: dict[str, sqlite3.Row] = field(default_factory=dict)
-    offers: list[sqlite3.Row] = field(default_factory=list)
-    replies: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def accepts(self) -> Iterator[Record]:
@@ -155,9 +141,9 @@ class Run:
         return len(self.heard.get((user, broadcast_id, event), ()))
 
 
-def check(records: Iterable[Record], journal: Path, tenant: str, now_ms: int) -> Verdict:
-    """Judge the run of `tenant` at `now_ms`."""
-    run = _gather(records, journal, tenant, now_ms)
+def check(records: Iterable[Record], kept: Kept, now_ms: int) -> Verdict:
+    """Judge the run of a tenant at `now_ms`."""
+    run = _gather(records, kept, now_ms)
     violations: list[Violation] = []
     counts: Counter[str] = Counter()
     for invariant, find in INVARIANTS.items():
@@ -171,8 +157,17 @@ def check(records: Iterable[Record], journal: Path, tenant: str, now_ms: int) ->
     return Verdict(tuple(violations), dict(counts), dict(statuses), len(won), len(won - told))
 
 
-def _gather(records: Iterable[Record], journal: Path, tenant: str, now_ms: int) -> Run:
-    run = Run(now_ms)
+def _gather(records: Iterable[Record], kept: Kept, now_ms: int) -> Run:
+    run = Run(
+        now_ms,
+        kept.events,
+        broadcasts={row["broadcast_id"]: row for row in kept.broadcasts},
+        assignments={row["request_id"]: row for row in kept.assignments},
+        offers=kept.offers,
+        replies={(row["user_id"], row["request_id"]): row["reply"] for row in kept.replies},
+    )
+    for event in kept.events:
+        run.history[event.broadcast_id].append(event)
     for record in records:
         if record["kind"] == "asked":
             run.asked.append(record)
@@ -180,19 +175,6 @@ def _gather(records: Iterable[Record], journal: Path, tenant: str, now_ms: int) 
             run.heard[record["user"], record["broadcast_id"], record["event"]].append(record)
         elif record["kind"] == "stayed":
             run.stayed[record["user"]] = record
-    with closing(sqlite3.connect(journal)) as db:
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA query_only = ON")
-        for row in db.execute(EVENTS, (tenant,)):
-            event = Event(row["place"], row["broadcast_id"], row["seq"], row["name"], json.loads(row["body"]))
-            run.events.append(event)
-            run.history[event.broadcast_id].append(event)
-        run.broadcasts = {row["broadcast_id"]: row for row in db.execute(BROADCASTS, (tenant,))}
-        run.assignments = {row["request_id"]: row for row in db.execute(ASSIGNMENTS, (tenant,))}
-        run.offers = db.execute(OFFERS, (tenant,)).fetchall()
-        run.replies = {
-            (row["user_id"], row["request_id"]): json.loads(row["reply"]) for row in db.execute(REPLIES, (tenant,))
-        }
     return run
 
 

@@ -1,7 +1,7 @@
 """What a run came to: the one JSON object, and the same in words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .checker import Verdict
@@ -10,11 +10,13 @@ from .record import Recorder
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished run. `leaks` is what the server has more of than before the city came."""
+    """A finished run. `leaks` is what the server has more of than before the city came; `failover` what was measured of
+    nodes that died and stopped, if it was."""
 
     verdict: Verdict
     recorder: Recorder
     leaks: Mapping[str, int]
+    failover: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @property
     def fine(self) -> bool:
@@ -35,6 +37,7 @@ class Result:
             "offers_delivered": recorder.offers_delivered,
             "accept_latency_ms": {"p50": recorder.latency_ms(0.5), "p99": recorder.latency_ms(0.99)},
             "leaks": dict(self.leaks),
+            **self.failover,
             "violations": [str(violation) for violation in verdict.violations],
         }
 

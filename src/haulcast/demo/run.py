@@ -1,4 +1,5 @@
-"""`haulcast demo`: start a server, let the city live on it, drain, look for leaks, stop, and have the run judged.
+"""`haulcast demo`: start a server or a cluster, let the city live on it, drain, look for leaks, stop, and have the run
+judged.
 
 The first Ctrl-C, SIGTERM or SIGHUP ends the run early: customers take back what is live, and the run is judged as
 ever. The second one only stops the server.
@@ -12,24 +13,27 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import uvloop
 from rich.console import Console
 
 from haulcast import config
+from haulcast.config import Config
 from haulcast.errors import ConfigError
 
+from .chaos import Chaos
 from .checker import check
 from .city import City
+from .failover import Failover, Figures
+from .process import ServerFailed
 from .record import Recorder
 from .result import Result
 from .screen import Screen
-from .server import Server, ServerFailed, running_server
+from .server import Cluster, Server, cluster, embedded_server
 from .town import Board, Town
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -66,26 +70,47 @@ async def _demo(args: argparse.Namespace) -> Result:
     settings = config.load()
     if settings.environment is config.Environment.PRODUCTION:
         raise ConfigError("the demo signs its own tokens, which production does not let it: unset HAULCAST_ENV")
+    if args.chaos and not args.cluster:
+        raise ConfigError("--chaos is for several nodes: give --cluster too")
     settings = replace(settings, data_dir=settings.data_dir / DATA)
     tenant = time.strftime("demo-%Y%m%d-%H%M%S")
-    port = args.port or (settings.port if os.environ.get("HAULCAST_PORT") else 0)
     longest_expiry_s = LONGEST_EXPIRY_S if args.seconds is None else min(LONGEST_EXPIRY_S, ceil(args.seconds))
     city = City(args.seed, args.transporters, args.customers, longest_expiry_s)
     recorder, board, town = Recorder(), Board(), Town(city)
     with _signals(town):
-        async with running_server(settings, tenant, port) as server:
+        async with _server(args, settings, tenant) as server:
             await server.create_tenant({"wave_interval_s": WAVE_INTERVAL_S})
             await server.import_fleet(city.companies)
-            before = await server.detailed()
-            async with _shown(args.json, server, town, board, recorder):
+            before = await server.counts()
+            async with _shown(args.json, server, town, board, recorder), asyncio.TaskGroup() as run:
+                chaos = run.create_task(_chaos(args, server, city, town.stopping))
                 await town.live(server, recorder, board, args.seconds)
+                measured = await chaos
                 leaks = await _leaks(server, before)
             now_ms = time.time_ns() // 1_000_000
+            await server.stop()
+            kept = await server.kept()
     records = recorder.plain()
-    result = Result(check(records, server.journal_path, tenant, now_ms), recorder, leaks)
+    result = Result(check(records, kept, now_ms), recorder, leaks, measured)
     if not result.fine:
         _keep(records, server)
     return result
+
+
+async def _chaos(
+    args: argparse.Namespace, server: Server, city: City, stopping: asyncio.Event
+) -> Mapping[str, Figures]:
+    """Let it rage if it is asked for; what was measured of it."""
+    if not args.chaos or not isinstance(server, Cluster):
+        return {}
+    return await Chaos(server, city.source("chaos"), Failover(server) if args.json else None).rage(stopping)
+
+
+def _server(args: argparse.Namespace, settings: Config, tenant: str) -> AbstractAsyncContextManager[Server]:
+    port = args.port or (settings.port if os.environ.get("HAULCAST_PORT") else None)
+    if args.cluster:
+        return cluster(settings, tenant, port, args.cluster)
+    return embedded_server(settings, tenant, port)
 
 
 @contextmanager
@@ -114,7 +139,8 @@ async def _shown(as_json: bool, server: Server, town: Town, board: Board, record
     """Show the run while the block lasts: on a screen, or as lines where there is none."""
     console = Console()
     if as_json or not console.is_terminal:
-        print(f"server {server.url}, tenant {server.tenant}, log {server.log_path}", flush=True)
+        urls = " ".join(node.url for node in server.nodes)
+        print(f"server {urls}, tenant {server.tenant}, log {server.log_path}", flush=True)
         showing = asyncio.create_task(_tell(town, recorder))
     else:
         showing = asyncio.create_task(Screen(console, server, town, board, recorder).show())
@@ -136,7 +162,7 @@ async def _leaks(server: Server, before: Mapping[str, Any]) -> dict[str, int]:
     """What the server still has more of than before, once it has had time to let go."""
     deadline = time.monotonic() + SETTLE_WITHIN_S
     while True:
-        now = await server.detailed()
+        now = await server.counts()
         leaks = {what: max(0, now[what] - before[what]) for what in LEAKY}
         if not any(leaks.values()) or time.monotonic() >= deadline:
             return leaks
@@ -145,7 +171,7 @@ async def _leaks(server: Server, before: Mapping[str, Any]) -> dict[str, int]:
 
 def _keep(records: list[dict[str, Any]], server: Server) -> None:
     """Leave what is needed to find out what went wrong."""
-    path = Path(server.log_path).with_suffix(".records.jsonl")
+    path = server.log_path.with_suffix(".records.jsonl")
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     print(f"haulcast demo: the server's log is {server.log_path}, what its clients saw is {path}", file=sys.stderr)
 

@@ -15,7 +15,7 @@ from .city import City
 from .people import Customer, Driver, Transporter
 from .phone import Phone
 from .record import Recorder
-from .server import Server
+from .server import SERVICE, Server
 
 CONNECTING_AT_ONCE = 20
 DRIVERS_WITH_PHONES = 0.25
@@ -61,7 +61,7 @@ class Town:
         Raises an `ExceptionGroup` if the server ends meanwhile or anybody fails.
         """
         async with AsyncExitStack() as phones:
-            session = await phones.enter_async_context(_session())
+            session = await phones.enter_async_context(server.session())
             connect = partial(_connect, phones, session, server, recorder)
             drivers = await connect(Role.DRIVER, self._drivers_with_phones())
             transporters = await connect(Role.TRANSPORTER, [each.transporter_id for each in self._city.companies])
@@ -105,11 +105,6 @@ class Town:
         return rng.sample(drivers, round(DRIVERS_WITH_PHONES * len(drivers)))
 
 
-def _session() -> aiohttp.ClientSession:
-    """Without aiohttp's bound of 100 connections."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-
-
 async def _connect(
     phones: AsyncExitStack,
     session: aiohttp.ClientSession,
@@ -122,7 +117,7 @@ async def _connect(
     limit = asyncio.Semaphore(CONNECTING_AT_ONCE)
 
     async def connect(user: str) -> Phone:
-        phone = Phone.connected(server.url, server.token(role, user), session, user, role, recorder)
+        phone = Phone.connected(SERVICE, server.token(role, user), session, user, role, recorder)
         async with limit:
             return await phones.enter_async_context(phone)
 

@@ -1,4 +1,4 @@
-"""What every journal derives from a write in the same way."""
+"""What journals derive in the same way from what they are given."""
 
 from haulcast.domain.broadcast import Broadcast
 from haulcast.domain.events import TruckAssigned

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import structlog
 
 from haulcast.domain.replies import Refused, Reply
-from haulcast.errors import ErrorCode, JournalUnavailable, RequestError
+from haulcast.errors import ErrorCode, RequestError, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -26,7 +26,7 @@ def error_of(error: BaseException, request_type: str, request_id: str | None, wh
         tell = log.debug if error.code is ErrorCode.RATE_LIMITED else log.info
         tell("request_refused", code=error.code, **about)
         return error
-    if isinstance(error, JournalUnavailable | TimeoutError | asyncio.CancelledError):
+    if isinstance(error, StoreUnavailable | TimeoutError | asyncio.CancelledError):
         log.warning("request_unavailable", reason=type(error).__name__, **about)
         return RequestError(ErrorCode.UNAVAILABLE)
     log.error("request_failed", exc_info=error, **about)

@@ -26,5 +26,7 @@ class CloseCode(IntEnum):
     """The client went on flooding after it had been told to slow down."""
     DRAINING = 4200
     """The server is about to stop. The reason carries `retry_in_s=N`."""
+    NODE_LOST = 4201
+    """The others have given this node up, so what it tells may be old. The reason carries `retry_in_s=0`."""
     HEARTBEAT_LOST = 4202
     """Nothing was heard from the client for too long."""

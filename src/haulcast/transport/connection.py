@@ -234,12 +234,13 @@ class Connection:
         if principal.role is not Role.ADMIN:  # an admin belongs to the deployment
             await self._services.tenants.settings_of(principal.tenant_id)
         self._caller = Caller(principal, self, self._tasks)
-        replaced = self._services.hub.attach(self)
+        self._services.hub.attach(self)
         self._attached = True
         self._services.metrics.connections.inc()
-        if isinstance(replaced, Connection):
-            replaced.replace()
         topics = await self._services.hub.greet(self, greet.resume)
+        surplus = self._services.hub.surplus(self)
+        if isinstance(surplus, Connection):
+            surplus.replace()
         return {
             "session": token_hex(8),
             "role": principal.role,

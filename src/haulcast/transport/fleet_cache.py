@@ -1,12 +1,16 @@
 """Whose vehicle is it: a small memory of the fleet, so that positions and accepts need no query.
 
 1. Only what exists is remembered, for at most `ttl_s`; what was not found is asked for again each time.
-2. Changes of the fleet made on this node are forgotten at once, those made on others within `ttl_s`. An accept is
-   checked again where it is written, so the cache can delay a yes but never wrongly grant one.
+2. What was changed on this node is forgotten at once, and what was changed on another as soon as that says so, or
+   within `ttl_s` if its word is lost. An accept is checked again where it is written, so the cache can delay a yes but
+   never wrongly grant one.
 3. A read that was under way while something was forgotten is used but not remembered.
 """
 
 from typing import Generic, TypeVar
+
+import msgspec
+import structlog
 
 from haulcast.domain.fleet import Driver, Vehicle
 from haulcast.domain.ids import DriverId, TenantId, VehicleId
@@ -15,9 +19,19 @@ from haulcast.ports import Clock, Journal
 K = TypeVar("K")
 V = TypeVar("V")
 
+log = structlog.get_logger()
+
 TTL_S = 60.0
 MAX_ENTRIES = 100_000
 """Of each kind; an entry takes about 430 bytes (measured)."""
+
+
+class Changed(msgspec.Struct, frozen=True, array_like=True):
+    """What nodes tell each other: these have been changed."""
+
+    tenant_id: TenantId
+    vehicles: list[VehicleId] = []
+    drivers: list[DriverId] = []
 
 
 class _Memory(Generic[K, V]):
@@ -81,12 +95,20 @@ class FleetCache:
             self._drivers.put((tenant_id, driver_id), driver, self._clock.monotonic_s())
         return driver
 
-    def forget_vehicle(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
-        """The vehicle has changed."""
+    def forget(self, changed: Changed) -> None:
+        """These are not as they were."""
         self._changes += 1
-        self._vehicles.forget((tenant_id, vehicle_id))
+        for vehicle_id in changed.vehicles:
+            self._vehicles.forget((changed.tenant_id, vehicle_id))
+        for driver_id in changed.drivers:
+            self._drivers.forget((changed.tenant_id, driver_id))
 
-    def forget_driver(self, tenant_id: TenantId, driver_id: DriverId) -> None:
-        """The driver has changed."""
-        self._changes += 1
-        self._drivers.forget((tenant_id, driver_id))
+    def receive(self, sender: int, payload: bytes) -> None:
+        """Forget what was changed on another node. Never raises."""
+        try:
+            self.forget(_decode(payload))
+        except msgspec.MsgspecError as error:
+            log.warning("bad_fleet_change", sender=sender, reason=str(error))
+
+
+_decode = msgspec.msgpack.Decoder(Changed).decode

@@ -73,6 +73,10 @@ class Handlers:
             raise RequestError(ErrorCode.UNAVAILABLE)
         return answer.result()
 
+    def fleet_changed(self, sender: int, payload: bytes) -> None:
+        """Take note of a fleet change that another node tells of. Never raises."""
+        self._fleet.receive(sender, payload)
+
     async def close(self) -> None:
         """End what is under way."""
         await self._tasks.close()

@@ -24,6 +24,7 @@ from haulcast.ports import Role
 from . import wire
 from .answers import error_of, refusal
 from .auth import Principal
+from .close_codes import CloseCode
 from .codec import decode_body, dumps, is_request_id
 from .handlers import LOGGED, Caller, Handlers
 from .http_edge import (
@@ -117,6 +118,15 @@ class Edge:
         """Tell all WebSockets to come back later (4200), evenly over `spread_s`; returns when all have ended."""
         await self._websockets.drain(spread_s, retry_in_s)
         await self._handlers.close()
+
+    def dismiss(self, code: CloseCode, over_s: float = 0.0) -> None:
+        """Send all clients that are connected now away, to come back at once, evenly over `over_s`. The node goes on
+        and takes whoever comes."""
+        self._websockets.dismiss(code, over_s)
+
+    def fleet_changed(self, sender: int, payload: bytes) -> None:
+        """Take note of a fleet change that another node tells of (`Kind.FLEET`). Never raises."""
+        self._handlers.fleet_changed(sender, payload)
 
     async def _shut_down(self, app: web.Application) -> None:
         await self.close()

@@ -1,148 +1,106 @@
-"""Who is connected, what they have subscribed to, and how a durable change reaches them.
+"""How durable changes, of this node and of others, reach those who are connected here.
 
-1. Everything that a client is shown belongs to a topic; a topic exists here only while somebody has subscribed to it.
-2. A snapshot is read from the journal. If the topic moved on while it was read, it is read again: what is sent is
-   exact, and nothing has to be held back meanwhile. What the snapshot has already is not sent as a delta after it.
-3. `broadcast:{id}` carries the broadcast's own version. A feed gathers many broadcasts, so its version is its own:
-   the node's incarnation and a count that no later topic of that name starts below.
-4. A change is encoded once. What differs between recipients (an offer's distance, a topic's version) is joined in as
-   bytes. There is no await here and no work for clients who are not connected.
-5. A user may have `MAX_CONNECTIONS` connections; the oldest goes when one more comes.
+1. Everything that a client is shown belongs to a topic. A snapshot is read from the journal. If the topic moved on
+   while it was read, it is read again: what is sent is exact, and nothing has to be held back meanwhile. What the
+   snapshot has already is not sent as a delta after it.
+2. A change becomes `News` once, on the node that owns the broadcast, and every node hands them to its own subscribers.
+3. Versions never go back, on whichever node a client is. `broadcast:{id}` carries the broadcast's own. A feed counts by
+   itself under an epoch: whoever subscribes draws one, above all that any node was given before, and so above all that
+   the client saw elsewhere. If that is above the topic's own, the topic starts anew under it and all its subscribers
+   get the snapshot, so that nobody finds a gap.
+4. News can be lost between nodes. Whoever notices calls `refresh`; what a single topic lacks, `delivery` notices.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Protocol
 
+import msgspec
+import structlog
 from prometheus_client import Counter
 
-from haulcast.domain import effects as fx
-from haulcast.domain.broadcast import Broadcast, Offer, Trip
-from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, is_id
+from haulcast.domain.ids import TenantId, TransporterId
 from haulcast.domain.replies import Json
-from haulcast.domain.views import (
-    CLOSED_OFFER_SHOWN_MS,
-    broadcast_view,
-    haul_view,
-    offer_body,
-    offer_closing,
-    offer_fill,
-    offer_shown,
-    offer_tail,
-    offer_view,
-)
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Change, Clock, Journal, Role
+from haulcast.ports import Bus, Change, Clock, Journal, Kind, Role
 
-from .auth import Principal
-from .codec import dumps
-from .topics import (
-    FeedUpdate,
-    TopicVersion,
-    delta_frame,
-    difference,
-    encode_delta,
-    event_frame,
-    pointer,
-    snapshot_frame,
-)
+from .delivery import Delivery
+from .news import News, may_change, render
+from .snapshots import Snapshot, Snapshots, may_ask, may_see
+from .staleness import Staleness, customer_mark, marked_customer
+from .subscriptions import MAX_TOPICS, Connection, Subscriptions, Topic
+from .topics import TopicKey, TopicVersion, broadcast_topic, snapshot_frame
 
-MAX_CONNECTIONS = 5
-MAX_TOPICS = 32
 RECENT_BROADCASTS = 10
 """How many of a customer's newest broadcasts are looked at when they connect."""
 _SNAPSHOT_TRIES = 20
 
-
-class Connection(Protocol):
-    """What the hub needs of a client's connection."""
-
-    @property
-    def principal(self) -> Principal:
-        """Whose it is."""
-        ...
-
-    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
-        """Send finished frames, in order, soon. Never blocks. A snapshot may be of any size."""
-        ...
-
-
-class _Topic:
-    """A topic that somebody has subscribed to. `subscribers` has the version of the snapshot each was sent."""
-
-    __slots__ = ("name", "subscribers", "version")
-
-    def __init__(self, name: str, version: TopicVersion) -> None:
-        self.name = name
-        self.version = version
-        self.subscribers: dict[Connection, TopicVersion] = {}
-
-    def held(self, connection: Connection) -> TopicVersion:
-        """What a subscriber has been sent: its snapshot, and every version since."""
-        return max(self.subscribers[connection], self.version)
-
-    def send(self, version: TopicVersion, frames: bytes) -> None:
-        """Move to `version` and tell all whose snapshot was older."""
-        self.version = version
-        for connection, had in self.subscribers.items():
-            if had < version:
-                connection.send(frames)
-
-
-_Key = tuple[TenantId, str]
-_Snapshot = tuple[TopicVersion | None, Mapping[str, Json]]
-"""A version (None: that of the topic itself) and the data."""
-_NOT_YET: TopicVersion = (2**63, 0)
-"""The version that a subscriber has while its snapshot is being read: no delta comes after it."""
+log = structlog.get_logger()
 
 
 class Hub:
     """The `Publisher` of this node."""
 
-    def __init__(self, journal: Journal, clock: Clock, incarnation: int, deliveries: Counter) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        bus: Bus,
+        next_epoch: Callable[[], Awaitable[int]],
+        deliveries: Counter,
+    ) -> None:
+        """`next_epoch` gives a number above all that it gave before to any node. A node that has the journal for itself
+        may be given its incarnation each time."""
         self._journal = journal
         self._clock = clock
-        self._incarnation = incarnation
+        self._bus = bus
+        self._next_epoch = next_epoch
         self._deliveries = deliveries  # label `kind`
+        self._snapshots = Snapshots(journal, clock)
+        self._subscriptions = Subscriptions()
+        self._stale = Staleness(self._read_again)
+        self._delivery = Delivery(self._subscriptions, self._stale, deliveries)
         # One snapshot is read at a time: the journal would read them one after the other anyway, and a topic has less
         # time to move on under a read that does not wait for others. Without it, 300 phones that come back together
         # while their feeds move keep each other from ever getting one.
         self._reading = asyncio.Lock()
-        self._topics: dict[_Key, _Topic] = {}
-        self._retired_seq = 0  # the highest that any feed reached which is no longer here
-        self._by_user: dict[tuple[TenantId, Role, str], list[Connection]] = {}
-        self._subscribed: dict[Connection, dict[str, None]] = {}  # in the order in which they subscribed
+
+    async def close(self) -> None:
+        """End what the hub does by itself."""
+        await self._stale.close()
 
     # --- connections ---
 
-    def attach(self, connection: Connection) -> Connection | None:
-        """A client has said hello. Returns the connection that must go in its place, if any."""
-        self._subscribed[connection] = {}
-        mine = self._by_user.setdefault(_user(connection.principal), [])
-        mine.append(connection)
-        return mine[0] if len(mine) > MAX_CONNECTIONS else None
+    def attach(self, connection: Connection) -> None:
+        """A client has said hello."""
+        self._subscriptions.attach(connection)
 
     def detach(self, connection: Connection) -> None:
         """A connection has ended, or may not be sent anything more. Detaching twice is detaching."""
-        names = self._subscribed.pop(connection, None)
-        if names is None:
-            return
-        for name in names:
-            self._leave(connection, name)
-        user = _user(connection.principal)
-        self._by_user[user].remove(connection)
-        if not self._by_user[user]:
-            del self._by_user[user]
+        self._subscriptions.detach(connection)
+
+    def surplus(self, connection: Connection) -> Connection | None:
+        """The connection that has to go for one that was greeted, if its user has too many now."""
+        return self._subscriptions.surplus(connection)
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Whoever is connected."""
+        return self._subscriptions.by_connection.keys()
 
     @property
     def connection_count(self) -> int:
         """How many clients are connected."""
-        return len(self._subscribed)
+        return len(self._subscriptions.by_connection)
 
     @property
     def topic_count(self) -> int:
         """How many topics have a subscriber."""
-        return len(self._topics)
+        return len(self._subscriptions.topics)
+
+    @property
+    def stale_count(self) -> int:
+        """How many topics are still to be read again."""
+        return len(self._stale)
 
     # --- subscriptions ---
 
@@ -155,63 +113,40 @@ class Hub:
         elif principal.role is Role.DRIVER:
             await self.subscribe(connection, f"driver:{principal.user_id}")
         elif principal.role is Role.CUSTOMER:
-            newest = await self._journal.list_broadcasts(principal.tenant_id, principal.user_id, RECENT_BROADCASTS)
-            for stored in reversed(newest):
-                if _may_change(stored.state):
-                    await self.subscribe(connection, f"broadcast:{stored.state.broadcast_id}")
-        for topic in resume:
-            if topic not in self._subscribed.get(connection, ()):
-                try:
-                    await self.subscribe(connection, topic)
-                except RequestError as error:
-                    if error.code not in (ErrorCode.TOPIC_NOT_FOUND, ErrorCode.TOO_MANY_TOPICS):
-                        raise
-        return list(self._subscribed.get(connection, ()))
+            await self._follow_newest(principal.tenant_id, principal.user_id, [connection])
+        for name in resume:
+            await self._follow(connection, name)
+        return list(self._subscriptions.names(connection))
 
     async def subscribe(self, connection: Connection, name: str) -> TopicVersion:
         """Send the topic's snapshot, and from then on its deltas. Raises `RequestError`: TOPIC_NOT_FOUND for what
         does not exist or is not the connection's to see, TOO_MANY_TOPICS, BUSY."""
-        kind, _, subject = name.partition(":")
-        reader = _READERS.get(kind)
-        mine = self._subscribed.get(connection)
-        if reader is None or mine is None or not is_id(subject):
+        if connection not in self._subscriptions.by_connection or not may_ask(connection.principal, name):
             raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
+        mine = self._subscriptions.names(connection)
         if name not in mine and len(mine) >= MAX_TOPICS:
             raise RequestError(ErrorCode.TOO_MANY_TOPICS, limit=MAX_TOPICS)
-        had = self._held_before(connection, name)
-        topic = self._join(connection, name, _NOT_YET)
-        try:
-            for _ in range(_SNAPSHOT_TRIES):
-                async with self._reading:
-                    before = topic.version
-                    version, data = await reader(self, connection.principal, subject)
-                exact = topic.version == before if version is None else topic.version <= version
-                if exact:
-                    break
-            else:
-                raise RequestError(ErrorCode.BUSY)
-        except BaseException:
-            if had is None:
-                self._leave(connection, name)
-            elif connection in topic.subscribers:
-                topic.subscribers[connection] = had  # what it missed meanwhile it notices at the next delta
-            raise
-        version = version or topic.version
-        if connection in topic.subscribers:
-            topic.subscribers[connection] = version
-            connection.send(snapshot_frame(name, version, self._clock.now_ms(), data), snapshot=True)
-        return version
+        with self._subscriptions.joining(connection, name) as topic:
+            epoch = await self._next_epoch() if topic.counted else 0
+            snapshot = await self._read(topic)
+            if snapshot is None or not may_see(connection.principal, snapshot):
+                raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
+            to = [connection]
+            if epoch > topic.version[0]:
+                topic.version = (epoch, 0)
+                to += [other for other in topic.shown if other is not connection]
+            return self._send(topic, snapshot, to)
 
     def unsubscribe(self, connection: Connection, name: str) -> None:
         """Send nothing more of the topic. Unsubscribing twice is unsubscribing."""
-        self._leave(connection, name)
+        self._subscriptions.leave(connection, name)
 
     def ack(self, connection: Connection, name: str, version: TopicVersion) -> None:
         """The client has shown everything up to `version`. Raises `RequestError` for a version it cannot have."""
-        topic = self._topics.get((connection.principal.tenant_id, name))
-        if topic is None or connection not in topic.subscribers:
+        topic = self._subscriptions.topics.get((connection.principal.tenant_id, name))
+        held = None if topic is None else topic.subscribers.get(connection)
+        if held is None:
             raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
-        held = topic.held(connection)
         if version > held:
             raise RequestError(
                 ErrorCode.BAD_REQUEST, f"data.version: the topic is at {list(held)}", field="data.version"
@@ -219,195 +154,99 @@ class Hub:
 
     async def feed_view(self, tenant_id: TenantId, transporter_id: TransporterId) -> dict[str, Json]:
         """The content of `feed:{transporter}`."""
-        now_ms = self._clock.now_ms()
-        offers = await self._journal.read_offers(tenant_id, transporter_id, now_ms - CLOSED_OFFER_SHOWN_MS)
-        trips = await self._journal.read_trips(tenant_id, transporter_id=transporter_id)
-        return {
-            "offers": {
-                state.broadcast_id: offer_view(state, offer)
-                for state, offer in offers
-                if offer_shown(state, offer, now_ms)
-            },
-            "trips": {trip.trip_id: haul_view(state, trip) for state, trip in trips},
-        }
+        return await self._snapshots.feed_view(tenant_id, transporter_id)
 
     # --- changes ---
 
     def publish(self, change: Change) -> None:
-        """See `Publisher`."""
-        now_ms = self._clock.now_ms()
-        after = change.after
-        if change.before is None:
-            self._show_to_customer(change, now_ms)
-        else:
-            self._publish_broadcast(change, now_ms)
-        for effect in change.effects:
-            match effect:
-                case fx.OpenOffers(offers):
-                    self._open_offers(after, offers, now_ms)
-                case fx.AmendOffers(to):
-                    fill = {
-                        pointer("offers", after.broadcast_id, key): value for key, value in offer_fill(after).items()
-                    }
-                    self._update_feeds(after.tenant_id, to, FeedUpdate(encode_delta(fill), now_ms))
-                case fx.CloseOffers(to):
-                    self._update_feeds(after.tenant_id, to, _closing(after, now_ms))
-                case fx.DropOffers(to):
-                    gone = encode_delta({}, (pointer("offers", after.broadcast_id),))
-                    self._update_feeds(after.tenant_id, to, FeedUpdate(gone, now_ms))
-                case fx.ShowTrip(trip, news):
-                    self._show_trip(after, trip, news, now_ms)
-                case fx.TellWatchers() | fx.SeekCandidates():
-                    pass
+        """See `Publisher`. All other nodes together cost one encoding, and each a message."""
+        news = render(change, self._clock.now_ms())
+        self.deliver(news)
+        if self._bus.peers:
+            self._bus.broadcast(Kind.NEWS, news.to_bytes())
 
-    def _show_to_customer(self, change: Change, now_ms: int) -> None:
-        """A new broadcast: everything its customer has open shows it."""
-        state = change.after
-        name, version = f"broadcast:{state.broadcast_id}", (change.epoch, state.seq)
-        frames = b""
-        for connection in self._by_user.get((state.tenant_id, Role.CUSTOMER, state.customer_id), ()):
-            frames = frames or snapshot_frame(name, version, now_ms, broadcast_view(state))
-            mine = self._subscribed[connection]
-            if len(mine) >= MAX_TOPICS:
-                self._leave(connection, next(iter(mine)))
-            self._join(connection, name, version).version = version
-            connection.send(frames, snapshot=True)
+    def deliver(self, news: News) -> None:
+        """Hand news to whoever is connected here and concerned."""
+        self._delivery.deliver(news)
 
-    def _publish_broadcast(self, change: Change, now_ms: int) -> None:
-        before, after = change.before, change.after
-        topic = self._topics.get((after.tenant_id, f"broadcast:{after.broadcast_id}"))
-        if topic is None or before is None:
+    def receive(self, sender: int, payload: bytes) -> None:
+        """Deliver the news of another node. Never raises: what cannot be read or delivered has been missed."""
+        try:
+            self.deliver(News.from_bytes(payload))
+        except Exception as error:
+            expected = isinstance(error, msgspec.MsgspecError)
+            log.warning("bad_news", sender=sender, reason=str(error), exc_info=None if expected else error)
+            self._deliveries.labels("bad_news").inc()
+            self.refresh()
+
+    def refresh(self, topics: Iterable[TopicKey] | None = None) -> None:
+        """Something may not have been told here: have these topics (None: all, and the customers' new broadcasts) read
+        again, as far as anybody has subscribed to them, and sent to whoever lacks something."""
+        here = self._subscriptions.topics
+        if topics is not None:
+            self._stale.mark(key for key in topics if key in here)
             return
-        since, version = (change.epoch, before.seq), (change.epoch, after.seq)
-        changed, gone = difference(broadcast_view(before), broadcast_view(after))
-        events = b"".join(
-            event_frame(topic.name, version, now_ms, effect.news, effect.data)
-            for effect in change.effects
-            if isinstance(effect, fx.TellWatchers)
-        )
-        # A seq is written once, so the state of (1, 9) is that of (2, 9): taking a broadcast over changes nothing that
-        # is shown. Who has the one and who has the other each get the delta from theirs; nearly always all have one.
-        frames: dict[TopicVersion, bytes] = {}
-        for connection, had in topic.subscribers.items():
-            if had < version:
-                held = topic.held(connection)
-                base = held if held[1] == before.seq else since
-                if base not in frames:
-                    frames[base] = delta_frame(topic.name, base, version, now_ms, changed, gone) + events
-                connection.send(frames[base])
-            elif had == version and events:  # the snapshot was read between the commit and now
-                connection.send(events)
-        topic.version = version
-        if not _may_change(after):
-            for connection, had in list(topic.subscribers.items()):
-                if had != _NOT_YET:  # it has been told, and nothing can follow
-                    self._leave(connection, topic.name)
+        self._stale.mark(here)
+        self._stale.mark(customer_mark(tenant, user) for tenant, user in self._subscriptions.users(Role.CUSTOMER))
 
-    def _open_offers(self, state: Broadcast, offers: Iterable[Offer], now_ms: int) -> None:
-        head = b'{"set":{"%b":%b,' % (
-            pointer("offers", state.broadcast_id).encode(),
-            dumps(offer_body(state))[:-1],
-        )
-        update = FeedUpdate(b"", now_ms, "offer", dumps({"broadcast_id": state.broadcast_id}))
-        sent = 0
-        for offer in offers:
-            topic = self._topics.get((state.tenant_id, f"feed:{offer.transporter_id}"))
-            if topic is not None:
-                self._advance(topic, update, head + dumps(offer_tail(offer))[1:] + b"}}")
-                sent += 1
-        self._deliveries.labels("offer").inc(sent)
+    # --- snapshots ---
 
-    def _show_trip(self, state: Broadcast, trip: Trip, news: fx.TripNews, now_ms: int) -> None:
-        at, view = pointer("trips", trip.trip_id), haul_view(state, trip)
-        delta = encode_delta({at: view}) if trip.active else encode_delta({}, (at,))
-        update = FeedUpdate(delta, now_ms, news, dumps(view))
-        for name in (f"feed:{trip.transporter_id}", f"driver:{trip.driver_id}"):
-            topic = self._topics.get((state.tenant_id, name))
-            if topic is not None:
-                self._advance(topic, update)
+    async def _read(self, topic: Topic) -> Snapshot | None:
+        """The topic as it is when this returns; None if it does not exist. Raises `RequestError` BUSY."""
+        for _ in range(_SNAPSHOT_TRIES):
+            async with self._reading:
+                before = topic.version
+                snapshot = await self._snapshots.read(topic.key)
+            version = None if snapshot is None else snapshot.version
+            if topic.version == before if version is None else topic.version <= version:
+                return snapshot
+        raise RequestError(ErrorCode.BUSY)
 
-    def _update_feeds(self, tenant_id: TenantId, to: Collection[TransporterId], update: FeedUpdate) -> None:
-        for transporter_id in to:
-            topic = self._topics.get((tenant_id, f"feed:{transporter_id}"))
-            if topic is not None:
-                self._advance(topic, update)
+    def _send(self, topic: Topic, snapshot: Snapshot, to: Iterable[Connection]) -> TopicVersion:
+        version = snapshot.version or topic.version
+        topic.send_snapshot(to, version, snapshot_frame(topic.label, version, self._clock.now_ms(), snapshot.data))
+        return version
 
-    def _advance(self, topic: _Topic, update: FeedUpdate, delta: bytes | None = None) -> None:
-        since = topic.version
-        version = (since[0], since[1] + 1)
-        topic.send(version, update.frames(topic.name, since, version, delta))
-
-    # --- topics ---
-
-    def _held_before(self, connection: Connection, name: str) -> TopicVersion | None:
-        """The version under which the connection is subscribed already."""
-        topic = self._topics.get((connection.principal.tenant_id, name))
-        return None if topic is None else topic.subscribers.get(connection)
-
-    def _join(self, connection: Connection, name: str, version: TopicVersion) -> _Topic:
-        key = (connection.principal.tenant_id, name)
-        topic = self._topics.get(key)
-        if topic is None:
-            start = (0, 0) if name.startswith("broadcast:") else (self._incarnation, self._retired_seq)
-            topic = self._topics[key] = _Topic(name, start)
-        topic.subscribers[connection] = version
-        self._subscribed[connection][name] = None
-        return topic
-
-    def _leave(self, connection: Connection, name: str) -> None:
-        self._subscribed.get(connection, {}).pop(name, None)
-        key = (connection.principal.tenant_id, name)
-        topic = self._topics.get(key)
-        if topic is None:
+    async def _read_again(self, key: TopicKey) -> None:
+        """Send what a topic says now to all who may not know it."""
+        tenant_id, name = key
+        if (customer_id := marked_customer(key)) is not None:
+            connections = self._subscriptions.of_user(tenant_id, Role.CUSTOMER, customer_id)
+            await self._follow_newest(tenant_id, customer_id, connections)
             return
-        topic.subscribers.pop(connection, None)
-        if not topic.subscribers:
-            del self._topics[key]
-            if not name.startswith("broadcast:"):
-                self._retired_seq = max(self._retired_seq, topic.version[1])
+        topic = self._subscriptions.topics.get(key)
+        if topic is None or not topic.shown:
+            return
+        snapshot = await self._read(topic)
+        behind = topic.shown
+        if snapshot is not None and snapshot.version is not None:
+            seq = snapshot.version[1]
+            behind = [connection for connection in behind if topic.subscribers[connection][1] < seq]
+        elif snapshot is not None:
+            topic.version = (topic.version[0], topic.version[1] + 1)
+        if snapshot is not None and behind:
+            self._send(topic, snapshot, behind)
+        if snapshot is None or not snapshot.may_change:
+            for connection in behind:
+                self._subscriptions.leave(connection, name)
 
-    # --- snapshots; each raises TOPIC_NOT_FOUND for what the principal may not see ---
+    async def _follow_newest(self, tenant_id: TenantId, customer_id: str, connections: Iterable[Connection]) -> None:
+        """Subscribe a customer's connections to those of the newest broadcasts to which anything can still happen."""
+        newest = await self._journal.list_broadcasts(tenant_id, customer_id, RECENT_BROADCASTS)
+        for stored in reversed(newest):
+            if may_change(stored.state):
+                name = broadcast_topic(stored.state.broadcast_id)
+                for connection in connections:
+                    if connection in self._subscriptions.by_connection:
+                        self._subscriptions.make_room(connection, name)
+                        await self._follow(connection, name)
 
-    async def _read_broadcast(self, principal: Principal, subject: str) -> _Snapshot:
-        stored = await self._journal.read_broadcast(principal.tenant_id, BroadcastId(subject))
-        if stored is None or not _may_watch(principal, stored.state.customer_id):
-            raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=f"broadcast:{subject}")
-        return (stored.epoch, stored.state.seq), broadcast_view(stored.state)
-
-    async def _read_feed(self, principal: Principal, subject: str) -> _Snapshot:
-        if principal.role is not Role.OPERATOR and (principal.role, principal.user_id) != (Role.TRANSPORTER, subject):
-            raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=f"feed:{subject}")
-        return None, await self.feed_view(principal.tenant_id, TransporterId(subject))
-
-    async def _read_driver(self, principal: Principal, subject: str) -> _Snapshot:
-        if principal.role is not Role.OPERATOR and (principal.role, principal.user_id) != (Role.DRIVER, subject):
-            raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=f"driver:{subject}")
-        trips = await self._journal.read_trips(principal.tenant_id, driver_id=DriverId(subject))
-        return None, {"trips": {trip.trip_id: haul_view(state, trip) for state, trip in trips}}
-
-
-_READERS: Mapping[str, Callable[[Hub, Principal, str], Awaitable[_Snapshot]]] = {
-    "broadcast": Hub._read_broadcast,
-    "feed": Hub._read_feed,
-    "driver": Hub._read_driver,
-}
-
-
-def _closing(state: Broadcast, now_ms: int) -> FeedUpdate:
-    closing = offer_closing(state)
-    fields = {pointer("offers", state.broadcast_id, key): value for key, value in closing.items()}
-    event = {"broadcast_id": state.broadcast_id, "reason": closing["reason"]}
-    return FeedUpdate(encode_delta(fields), now_ms, "offer_closed", dumps(event))
-
-
-def _may_change(state: Broadcast) -> bool:
-    """Whether anything can still happen to a broadcast or to one of its trips."""
-    return state.live or any(trip.active for trip in state.trips)
-
-
-def _may_watch(principal: Principal, customer_id: str) -> bool:
-    return principal.role is Role.OPERATOR or (principal.role, principal.user_id) == (Role.CUSTOMER, customer_id)
-
-
-def _user(principal: Principal) -> tuple[TenantId, Role, str]:
-    return principal.tenant_id, principal.role, principal.user_id
+    async def _follow(self, connection: Connection, name: str) -> None:
+        """Subscribe a connection to what it has not subscribed to, if it may be."""
+        if name in self._subscriptions.names(connection):
+            return
+        try:
+            await self.subscribe(connection, name)
+        except RequestError as error:
+            if error.code not in (ErrorCode.TOPIC_NOT_FOUND, ErrorCode.TOO_MANY_TOPICS):
+                raise

@@ -11,11 +11,11 @@ from haulcast.domain.replies import Done, Json, Refusal, Reply
 from haulcast.domain.settings import InvalidSetting, TenantSettings
 from haulcast.domain.views import broadcast_view, trip_view
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import FleetConflict, Role
+from haulcast.ports import FleetConflict, Kind, Role
 
 from . import wire
 from .auth import Principal
-from .fleet_cache import FleetCache
+from .fleet_cache import Changed, FleetCache
 from .services import Services
 
 MAX_LISTED = 50
@@ -60,8 +60,8 @@ class Queries:
         vehicle_id, transporter_id = VehicleId(request.vehicle_id), TransporterId(request.transporter_id)
         try:
             await self._put(principal.tenant_id, Vehicle(vehicle_id, transporter_id, request.vehicle_type))
-        finally:  # an outcome that is not known may be a change
-            self._fleet.forget_vehicle(principal.tenant_id, vehicle_id)
+        finally:
+            self._forget(Changed(principal.tenant_id, vehicles=[vehicle_id]))
         return Done({"vehicle_id": vehicle_id, "transporter_id": transporter_id, "vehicle_type": request.vehicle_type})
 
     async def put_driver(self, principal: Principal, request: wire.DriverPut) -> Reply:
@@ -70,7 +70,7 @@ class Queries:
         try:
             await self._put(principal.tenant_id, Driver(driver_id, transporter_id, request.name))
         finally:
-            self._fleet.forget_driver(principal.tenant_id, driver_id)
+            self._forget(Changed(principal.tenant_id, drivers=[driver_id]))
         return Done({"driver_id": driver_id, "transporter_id": transporter_id, "name": request.name})
 
     async def put_tenant(self, principal: Principal, request: wire.TenantPut) -> Reply:
@@ -82,6 +82,12 @@ class Queries:
             raise RequestError(ErrorCode.TENANT_EXISTS)
         shown: dict[str, Json] = msgspec.to_builtins(settings)
         return Done({"tenant_id": tenant_id, "created": created, "settings": shown})
+
+    def _forget(self, changed: Changed) -> None:
+        """Have every node forget what was changed, or may have been: the outcome of a put is not always known."""
+        self._fleet.forget(changed)
+        if self._services.bus.peers:
+            self._services.bus.broadcast(Kind.FLEET, msgspec.msgpack.encode(changed))
 
     async def _put(self, tenant_id: TenantId, item: FleetItem) -> None:
         try:

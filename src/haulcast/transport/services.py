@@ -9,9 +9,10 @@ from prometheus_client import CollectorRegistry
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
 from haulcast.domain.replies import Json
 from haulcast.domain.settings import TenantSettings
-from haulcast.ports import Availability, Clock, Dispatcher, Journal
+from haulcast.ports import Availability, Bus, Clock, Dispatcher, Journal
 
 from .auth import KeyRing, Principal
+from .bus import NoPeers
 from .metrics import TransportMetrics
 from .session import Limits
 
@@ -33,9 +34,13 @@ class Hub(Protocol):
     """Which connection follows which topic. Methods raise `RequestError` (TOPIC_NOT_FOUND, TOO_MANY_TOPICS,
     FORBIDDEN) and, where they read, `JournalUnavailable`."""
 
-    def attach(self, connection: Subscriber) -> Subscriber | None:
-        """Count the connection in. The one that has to go for it, if its user has too many: the caller detaches and
-        closes that."""
+    def attach(self, connection: Subscriber) -> None:
+        """Count the connection in."""
+        ...
+
+    def surplus(self, connection: Subscriber) -> Subscriber | None:
+        """The one that has to go for a connection that was greeted, if its user has too many now: the caller detaches
+        and closes that."""
         ...
 
     def detach(self, connection: Subscriber) -> None:
@@ -105,6 +110,8 @@ class Services:
     new_broadcast_id: Callable[[], BroadcastId]
     registry: CollectorRegistry
     """What `/metrics` shows."""
+    bus: Bus = field(default_factory=NoPeers)
+    """Tells other nodes of changed fleets."""
     origins: frozenset[str] = field(default_factory=frozenset)
     """Web origins (`https://host[:port]`) whose pages may connect, besides the server's own; "*": all."""
     limits: Limits = field(default_factory=Limits)

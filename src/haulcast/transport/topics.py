@@ -2,86 +2,62 @@
 
 A delta names the fields that changed by JSON Pointers (RFC 6901) into the snapshot's data. `from` is the version it
 builds on, so a client that missed something notices.
+
+What a frame says (`data`) comes encoded; a topic's name and its versions are joined in here. A delta and its event cost
+each recipient two joins of bytes (about 1.5 us) instead of two encodings (about 6 us).
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId
 from haulcast.domain.replies import Json
 
 from .codec import dumps, frame
 
 TopicVersion: TypeAlias = tuple[int, int]
 """`(epoch, seq)`: never goes back."""
+TopicKey: TypeAlias = tuple[TenantId, str]
+"""A topic's name is its own only within its tenant."""
 
 
-def snapshot_frame(topic: str, version: TopicVersion, now_ms: int, data: Mapping[str, Json]) -> bytes:
+def broadcast_topic(broadcast_id: BroadcastId) -> str:
+    """What shows a broadcast to its customer and to operators."""
+    return f"broadcast:{broadcast_id}"
+
+
+def feed_topic(transporter_id: TransporterId) -> str:
+    """What shows a transporter its offers and trips."""
+    return f"feed:{transporter_id}"
+
+
+def driver_topic(driver_id: DriverId) -> str:
+    """What shows a driver the trips."""
+    return f"driver:{driver_id}"
+
+
+def snapshot_frame(topic: bytes, version: TopicVersion, now_ms: int, data: bytes) -> bytes:
     """The finished frame of a snapshot."""
-    return _finish({"type": "snapshot", "topic": topic, "version": version, "server_time": now_ms, "data": data})
-
-
-def event_frame(topic: str, version: TopicVersion, now_ms: int, event: str, data: Mapping[str, Json]) -> bytes:
-    """The finished frame of an event."""
-    return _finish(
-        {
-            "type": "event",
-            "topic": topic,
-            "version": version,
-            "event": event,
-            "server_time": now_ms,
-            "data": data,
-        }
+    return frame(
+        b'{"type":"snapshot","topic":"%b","version":[%d,%d],"server_time":%d,"data":%b}'
+        % (topic, *version, now_ms, data)
     )
 
 
-def delta_frame(
-    topic: str,
-    since: TopicVersion,
-    version: TopicVersion,
-    now_ms: int,
-    changed: Mapping[str, Json],
-    gone: tuple[str, ...] = (),
-) -> bytes:
-    """The finished frame of a delta that sets the pointers of `changed` and deletes those of `gone`."""
-    return _finish(
-        {
-            "type": "delta",
-            "topic": topic,
-            "from": since,
-            "version": version,
-            "server_time": now_ms,
-            "data": {"set": changed, "del": gone},
-        }
+def delta_frame(topic: bytes, since: TopicVersion, version: TopicVersion, now_ms: int, data: bytes) -> bytes:
+    """The finished frame of a delta from `since` to `version`."""
+    return frame(
+        b'{"type":"delta","topic":"%b","from":[%d,%d],"version":[%d,%d],"server_time":%d,"data":%b}'
+        % (topic, *since, *version, now_ms, data)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FeedUpdate:
-    """A delta and an event whose data is the same for many feeds: encoded once, then framed for each topic.
-
-    A delta and its event cost each recipient two joins of bytes (about 1.5 us) instead of two encodings (about 6 us).
-    `delta` and `event` are the encoded `data` of the two frames; without `event` there is only the delta.
-    """
-
-    delta: bytes
-    now_ms: int
-    event_name: str = ""
-    event: bytes = b""
-
-    def frames(self, topic: str, since: TopicVersion, version: TopicVersion, delta: bytes | None = None) -> bytes:
-        """The finished frames for one topic; `delta` replaces the shared one for a recipient with data of its own."""
-        name = topic.encode()
-        frames = frame(
-            b'{"type":"delta","topic":"%b","from":[%d,%d],"version":[%d,%d],"server_time":%d,"data":%b}'
-            % (name, *since, *version, self.now_ms, self.delta if delta is None else delta)
-        )
-        if not self.event_name:
-            return frames
-        return frames + frame(
-            b'{"type":"event","topic":"%b","version":[%d,%d],"event":"%b","server_time":%d,"data":%b}'
-            % (name, *version, self.event_name.encode(), self.now_ms, self.event)
-        )
+def event_frame(topic: bytes, version: TopicVersion, now_ms: int, event: bytes, data: bytes) -> bytes:
+    """The finished frame of an event that belongs to `version`."""
+    return frame(
+        b'{"type":"event","topic":"%b","version":[%d,%d],"event":"%b","server_time":%d,"data":%b}'
+        % (topic, *version, event, now_ms, data)
+    )
 
 
 def encode_delta(changed: Mapping[str, Json], gone: tuple[str, ...] = ()) -> bytes:
@@ -120,7 +96,3 @@ def _differ(at: str, before: Mapping[str, Json], after: Mapping[str, Json]) -> I
             yield at + pointer(key), new
     for key in before.keys() - after.keys():
         yield at + pointer(key), _GONE
-
-
-def _finish(message: Mapping[str, Json]) -> bytes:
-    return frame(dumps(message))

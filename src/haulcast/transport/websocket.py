@@ -1,7 +1,7 @@
 """`GET /v1/ws`: accepts WebSockets, and keeps all of this node's until each has ended."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 from aiohttp import hdrs, web
@@ -75,22 +75,34 @@ class WebSockets:
                 self._empty.set()
         return socket
 
+    def dismiss(self, code: CloseCode, spread_s: float, retry_in_s: int = 0) -> None:
+        """Close every WebSocket that is open now with the hint to come back, evenly over `spread_s`. Newcomers are
+        served."""
+        connections = list(self._connections)
+        steps = max(1, min(int(spread_s / _DRAIN_STEP_S), len(connections)))
+        loop = asyncio.get_running_loop()
+        for step in range(steps):
+            loop.call_later(step * spread_s / steps, _close, connections[step::steps], code, _hint(retry_in_s))
+
     async def drain(self, spread_s: float, retry_in_s: int = 1) -> None:
         """Close every WebSocket with the hint to come back, evenly over `spread_s`; returns when all have ended,
         or after a while when others keep coming."""
-        self._draining_hint = f"retry_in_s={retry_in_s}"
-        connections = list(self._connections)
-        steps = max(1, min(int(spread_s / _DRAIN_STEP_S), len(connections)))
-        for step in range(steps):
-            for connection in connections[step::steps]:
-                connection.close(CloseCode.DRAINING, self._draining_hint)
-            if step + 1 < steps:
-                await asyncio.sleep(spread_s / steps)
+        self._draining_hint = _hint(retry_in_s)
+        self.dismiss(CloseCode.DRAINING, spread_s, retry_in_s)
         try:
-            async with asyncio.timeout(2 * self._services.limits.close_within_s):
+            async with asyncio.timeout(spread_s + 2 * self._services.limits.close_within_s):
                 await self._empty.wait()
         except TimeoutError:
             log.warning("sockets_left_open", count=len(self._connections))
+
+
+def _close(connections: Iterable[Connection], code: CloseCode, reason: str) -> None:
+    for connection in connections:
+        connection.close(code, reason)
+
+
+def _hint(retry_in_s: int) -> str:
+    return f"retry_in_s={retry_in_s}"
 
 
 def _offered_protocols(request: web.Request) -> Sequence[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from haulcast.demo.checker import INVARIANTS, SHOWN_PER_INVARIANT, Verdict, check
+from haulcast.demo.kept import kept_in_sqlite
 from haulcast.storage.sqlite.migrate import migrate
 
 TENANT = "demo-1"
@@ -149,7 +150,7 @@ class World:
                 key = {"tenant_id": TENANT, "role": "transporter", "user_id": user, "request_id": request_id}
                 rest = {"fingerprint": "f", "reply": json.dumps(reply), "at_ms": 200, "write_id": "w"}
                 _insert(db, "request_log", {**key, **rest})
-        return check(self.records, self.path, TENANT, NOW_MS)
+        return check(self.records, kept_in_sqlite(self.path, TENANT), NOW_MS)
 
 
 def _insert(db: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
@@ -197,7 +198,7 @@ def test_a_clean_run_passes(world: World) -> None:
 def test_another_tenants_run_is_not_looked_at(world: World) -> None:
     world.broadcasts["b1"]["seq"] = 99
     world.judge()
-    assert check([], world.path, "demo-2", NOW_MS).violations == ()
+    assert check([], kept_in_sqlite(world.path, "demo-2"), NOW_MS).violations == ()
 
 
 # --- one planted violation each ---

@@ -18,6 +18,7 @@ from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Origin, Role
 from haulcast.storage.memory.journal import MemoryJournal
 from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
+from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
 from haulcast.transport.metrics import TransportMetrics
 from haulcast.transport.services import Services
@@ -43,6 +44,11 @@ def make_metrics(registry: CollectorRegistry) -> TransportMetrics:
         closes=Counter("closes", "-", ["code"], registry=registry),
         slow_consumers=Counter("slow", "-", registry=registry),
     )
+
+
+async def incarnation() -> int:
+    """The epoch of a node that is alone."""
+    return 1
 
 
 class ManualClock:
@@ -170,7 +176,7 @@ class World:
 
     def __post_init__(self) -> None:
         deliveries = Counter("deliveries", "-", ["kind"], registry=self.registry)
-        self.hub = Hub(self.journal, self.clock, incarnation=1, deliveries=deliveries)
+        self.hub = Hub(self.journal, self.clock, NoPeers(), incarnation, deliveries)
         self.services = Services(
             journal=self.journal,
             dispatcher=self.dispatcher,

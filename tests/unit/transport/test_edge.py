@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from haulcast.domain.replies import Done, Refusal, Refused
 from haulcast.errors import ERRORS, ErrorCode, JournalUnavailable, RequestError
 from haulcast.ports import Role
+from haulcast.transport.close_codes import CloseCode
 from haulcast.transport.connection import Connection
 from haulcast.transport.http import ROUTES, Edge
 from haulcast.transport.services import Services
@@ -203,6 +204,25 @@ class TestHello:
         await client.ask("r2", "hello", token=server.token(Role.TRANSPORTER, "t1"))
         assert (await client.next())["re"] == "r2"
 
+    async def test_that_fails_half_way_costs_no_other_connection_its_place(self, server: Server) -> None:
+        oldest, *_ = [await server.greeted(Role.DRIVER, "d1") for _ in range(5)]
+        greet = server.world.hub.greet
+
+        async def fail(*arguments: Any) -> list[str]:
+            await greet(*arguments)
+            raise JournalUnavailable
+
+        server.world.hub.greet = fail  # type: ignore[method-assign, assignment]
+        sixth = await server.connect()
+        await sixth.ask("r1", "hello", token=server.token(Role.DRIVER, "d1"))
+        assert (await sixth.next())["error"]["code"] == "UNAVAILABLE"
+        assert server.world.hub.connection_count == 5
+        server.world.hub.greet = greet  # type: ignore[method-assign]
+        await sixth.ask("r2", "hello", token=server.token(Role.DRIVER, "d1"))
+        assert (await sixth.reply("r2"))["ok"]
+        assert (await oldest.closed())[0] == 4009
+        assert server.world.hub.connection_count == 5
+
     async def test_that_takes_too_long_is_answered_unavailable(self) -> None:
         async with serving(lambda world: world.with_(limits=FAST)) as server:
             server.world.services.tenants.settings_of = _hanging  # type: ignore[method-assign, assignment]
@@ -271,6 +291,16 @@ class TestClosing:
         await closing
         assert await (await server.connect()).closed() == (4200, "retry_in_s=3")
 
+    async def test_a_node_that_is_given_up_sends_all_away_and_goes_on(self, server: Server) -> None:
+        clients = [await server.greeted(Role.DRIVER, f"d{number}") for number in range(4)]
+        server.edge.dismiss(CloseCode.NODE_LOST, over_s=0.2)
+        newcomer = await server.greeted(Role.DRIVER, "d9")
+        started = asyncio.get_running_loop().time()
+        assert [await client.closed() for client in clients] == [(4201, "retry_in_s=0")] * 4
+        assert asyncio.get_running_loop().time() - started > 0.1
+        await newcomer.ask("r1", "ping")
+        assert (await newcomer.reply("r1"))["ok"]
+
     async def test_draining_is_spread_over_time(self, server: Server) -> None:
         clients = [await server.greeted(Role.DRIVER, f"d{number}") for number in range(8)]
         times = []
@@ -294,7 +324,7 @@ class TestClosing:
     async def test_a_client_that_does_not_read_is_a_slow_consumer_and_is_cut_off(self) -> None:
         async with serving(lambda world: world.with_(limits=replace(FAST, max_queued_bytes=100_000))) as server:
             client = await server.greeted(Role.DRIVER, "d1")
-            (connection,) = server.world.hub._subscribed
+            (connection,) = server.world.hub.connections
             transport = socket_of(client)
             transport.pause_reading()
             while server.world.hub.connection_count:
@@ -334,7 +364,7 @@ class TestClosing:
     async def test_a_client_that_closes_but_does_not_read_is_cut_off(self) -> None:
         async with serving(lambda world: world.with_(limits=Limits(max_queued_bytes=10**8))) as server:
             client = await server.greeted(Role.DRIVER, "d1")
-            (connection,) = server.world.hub._subscribed
+            (connection,) = server.world.hub.connections
             assert isinstance(connection, Connection)
             transport = socket_of(client)
             transport.pause_reading()
@@ -370,7 +400,7 @@ class TestClosing:
 
     async def test_no_timer_keeps_a_connection_that_has_ended(self, server: Server) -> None:
         client = await server.greeted(Role.DRIVER, "d1")
-        (connection,) = server.world.hub._subscribed
+        (connection,) = server.world.hub.connections
         ended = weakref.ref(connection)
         del connection
         await client.socket.close()

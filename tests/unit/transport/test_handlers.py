@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from haulcast.domain.broadcast import Place
 from haulcast.domain.commands import Accept, Cancel, Create, Decline, TruckSpec, UpdateTrip
@@ -14,7 +15,7 @@ from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TransporterId
 from haulcast.domain.replies import Done, Refusal, Reply
 from haulcast.domain.states import TripStatus
 from haulcast.errors import Code, ErrorCode, RequestError
-from haulcast.ports import RequestKey, Role
+from haulcast.ports import Kind, RequestKey, Role
 from haulcast.tasks import TaskSet
 from haulcast.transport import wire
 from haulcast.transport.fleet_cache import FleetCache
@@ -284,6 +285,22 @@ class TestLocation:
         assert await refused(handlers, other, HERE) is Refusal.VEHICLE_NOT_OWNED
 
 
+class OneBus:
+    """A bus that leads to the handlers of one other node."""
+
+    peers = frozenset({2})
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+
+    def send(self, to: int, kind: Kind, payload: bytes) -> None:
+        raise AssertionError("all nodes have to know")
+
+    def broadcast(self, kind: Kind, payload: bytes) -> None:
+        assert kind is Kind.FLEET
+        self._handlers.fleet_changed(1, payload)
+
+
 class TestFleet:
     async def test_a_change_on_this_node_is_seen_at_once(self, handlers: Handlers, world: World) -> None:
         await remembered(handlers)
@@ -296,7 +313,26 @@ class TestFleet:
         await handlers.carry_out(OPERATOR, None, wire.DriverPut("d1", "t2"))
         assert await refused(handlers, D1, HERE) is Refusal.VEHICLE_NOT_OWNED
 
-    async def test_a_change_on_another_node_is_seen_within_a_minute(self, handlers: Handlers, world: World) -> None:
+    @pytest.mark.parametrize("put", [wire.VehiclePut("v1", "t2", "flatbed"), wire.DriverPut("d1", "t2")])
+    async def test_a_change_on_another_node_is_seen_as_soon_as_that_says_so(
+        self, handlers: Handlers, world: World, put: wire.Request
+    ) -> None:
+        await remembered(handlers)
+        caller = T1 if isinstance(put, wire.VehiclePut) else D1
+        other = Handlers(world.with_(bus=OneBus(handlers)))
+        await other.carry_out(OPERATOR, None, put)
+        assert await refused(handlers, caller, HERE) is Refusal.VEHICLE_NOT_OWNED
+
+    async def test_what_another_node_says_unintelligibly_is_passed_over(self, handlers: Handlers, world: World) -> None:
+        await remembered(handlers)
+        with capture_logs() as logs:
+            handlers.fleet_changed(2, b"\xc1")
+        assert [entry["event"] for entry in logs] == ["bad_fleet_change"]
+        assert await handlers.carry_out(T1, None, HERE) == Done()
+
+    async def test_a_change_on_another_node_is_seen_within_a_minute_even_if_its_word_is_lost(
+        self, handlers: Handlers, world: World
+    ) -> None:
         await remembered(handlers)
         await world.journal.put_fleet(ACME, [Vehicle(VehicleId("v1"), TransporterId("t2"), "flatbed")])
         world.clock.s += 59.9

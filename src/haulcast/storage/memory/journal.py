@@ -6,16 +6,29 @@
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
 from haulcast.domain.events import Event
 from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
+from haulcast.domain.rendezvous import heir
 from haulcast.domain.replies import Refusal
 from haulcast.domain.settings import TenantSettings
-from haulcast.ports import Conflict, Duplicate, Fenced, FleetConflict, Landed, Outcome, RequestKey, Stored, Write
+from haulcast.ports import (
+    Claim,
+    Conflict,
+    Duplicate,
+    Fenced,
+    FleetConflict,
+    Landed,
+    Outcome,
+    Ownership,
+    RequestKey,
+    Stored,
+    Write,
+)
 from haulcast.storage import documents
 from haulcast.storage.writes import check, next_deadline_at_ms
 
@@ -46,6 +59,7 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._incarnation = 0
+        self._lost: set[int] = set()
         self._tenants: dict[TenantId, TenantSettings] = {}
         self._transporters: dict[tuple[TenantId, TransporterId], Transporter] = {}
         self._vehicles: dict[tuple[TenantId, VehicleId], Vehicle] = {}
@@ -100,7 +114,8 @@ class MemoryJournal:
         found = self._broadcasts.get((write.tenant_id, write.broadcast_id))
         if found is None:
             return None if fence.seq == 0 else Fenced()
-        if (found.epoch, found.owner, found.state.seq) == (fence.epoch, fence.incarnation, fence.seq):
+        owned = (found.epoch, found.owner) == (fence.epoch, fence.incarnation)
+        if owned and (write.state is None or found.state.seq == fence.seq):
             return None
         moved_on = write.events and found.writers[fence.seq : fence.seq + 1] == [write.write_id]
         return Landed() if moved_on else Fenced()
@@ -156,23 +171,45 @@ class MemoryJournal:
 
     # --- Ownership ---------------------------------------------------------------------------------------------------
 
-    async def claim(self, tenant_id: TenantId, broadcast_id: BroadcastId, incarnation: int) -> Stored | None:
-        return self._claim((tenant_id, broadcast_id), incarnation)
+    async def mark_lost(self, incarnation: int) -> None:
+        self._lost.add(incarnation)
 
-    async def claim_orphans(self, incarnation: int, limit: int) -> list[Stored]:
-        live = [(tenant_id, broadcast_id) for (tenant_id, _), broadcast_id in self._live.items()]
-        orphans = [key for key in live if self._broadcasts[key].owner != incarnation]
-        orphans.sort(key=lambda key: (next_deadline_at_ms(self._broadcasts[key].state), *key))
-        claimed = [self._claim(key, incarnation) for key in orphans[:limit]]
-        return [one for one in claimed if one is not None]
+    async def is_lost(self, incarnation: int) -> bool:
+        return incarnation in self._lost
 
-    def _claim(self, key: tuple[TenantId, BroadcastId], incarnation: int) -> Stored | None:
-        found = self._broadcasts.get(key)
-        if found is None:
-            return None
-        found.epoch += 1
-        found.owner = incarnation
-        return Stored(found.epoch, found.state)
+    async def claim(self, claims: Sequence[Claim], incarnation: int) -> list[Stored]:
+        claimed: list[Stored] = []
+        for claim in claims:
+            found = self._broadcasts.get((claim.tenant_id, claim.broadcast_id))
+            if found is not None and found.epoch == claim.epoch:
+                claimed.append(_take(found, incarnation))
+        return claimed
+
+    async def claim_orphans(
+        self,
+        incarnation: int,
+        alive: Collection[int],
+        limit: int,
+        *,
+        share: bool = False,
+        overdue_before_ms: int | None = None,
+    ) -> list[Stored]:
+        def wanted(found: _Broadcast) -> bool:
+            if found.owner == incarnation:
+                return False
+            due_ms = next_deadline_at_ms(found.state)
+            overdue = overdue_before_ms is not None and due_ms is not None and due_ms < overdue_before_ms
+            if found.owner in alive and not overdue:
+                return False
+            return not share or heir(found.state.broadcast_id, alive) == incarnation
+
+        live = [self._broadcasts[tenant_id, broadcast_id] for (tenant_id, _), broadcast_id in self._live.items()]
+        orphans = sorted(filter(wanted, live), key=lambda found: _due(found.state))
+        return [_take(found, incarnation) for found in orphans[:limit]]
+
+    async def read_owner(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
+        found = self._broadcasts.get((tenant_id, broadcast_id))
+        return None if found is None else Ownership(found.epoch, found.owner)
 
     # --- Reads -------------------------------------------------------------------------------------------------------
 
@@ -264,3 +301,15 @@ class MemoryJournal:
         for key in old:
             del self._log[key]
         return len(old)
+
+
+def _take(found: _Broadcast, incarnation: int) -> Stored:
+    found.epoch += 1
+    found.owner = incarnation
+    return Stored(found.epoch, found.state)
+
+
+def _due(state: Broadcast) -> tuple[int, TenantId, BroadcastId]:
+    due_ms = next_deadline_at_ms(state)
+    assert due_ms is not None  # it is live
+    return due_ms, state.tenant_id, state.broadcast_id

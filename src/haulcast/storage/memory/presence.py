@@ -15,10 +15,11 @@
 6. A vehicle that reports between two turns of a lookup may leave a cell that is still to be opened for one that
    was. At its end the lookup therefore looks once more at whatever has reported since it began. So nobody is missing
    who matched all along, and whoever is in the answer did match at some moment of it.
+7. Toggles are counted in a log for each transporter, by a clock that nobody corrects: no wait becomes longer.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -37,6 +38,12 @@ _LOOKS_PER_TURN = 500
 _CHANGES_PER_TURN = 250
 """Vehicles put into the grid, or taken out of memory, in one turn: at most 10 us each (bench/positions.py)."""
 
+_ENGAGED_LATELY_S = 10.0
+"""What began so lately may not be in what `sync_engaged` is told, which was read a moment ago."""
+_SWEEP_TOGGLES_ABOVE = 10_000
+"""With so many transporters in the log of toggles, or twice as many as the last time, those who are in nobody's window
+any more are dropped from it."""
+
 _OFFLINE = -inf
 
 
@@ -50,6 +57,8 @@ class MemoryPresence:
         self._tenants: dict[TenantId, _Tenant] = {}  # none that is empty
         self._tracked: OrderedDict[_Tracked, None] = OrderedDict()  # by until_s
         self._online: OrderedDict[_Transporter, None] = OrderedDict()  # by until_s; none is _OFFLINE
+        self._toggles: dict[tuple[TenantId, TransporterId], _Toggles] = {}
+        self._sweep_toggles_above = _SWEEP_TOGGLES_ABOVE
 
     @property
     def vehicle_count(self) -> int:
@@ -141,18 +150,44 @@ class MemoryPresence:
     def engage(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
         """See `Presence`. Holds until `release`, whatever is forgotten of the vehicle meanwhile."""
         tenant = self._tenant(tenant_id)
-        tenant.engaged.add(vehicle_id)
+        tenant.engaged[vehicle_id] = self._clock.monotonic_s()
         tenant.grid.remove(vehicle_id)
 
     def release(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
         """See `Presence`."""
         tenant = self._tenants.get(tenant_id)
         if tenant is not None:
-            tenant.engaged.discard(vehicle_id)
+            tenant.engaged.pop(vehicle_id, None)
             tracked = tenant.tracked.get(vehicle_id)
             if tracked is not None:
                 self._place(tracked, self._clock.monotonic_s())
             self._drop_if_empty(tenant)
+
+    async def sync_engaged(self, engaged: Collection[tuple[TenantId, VehicleId]]) -> None:
+        """See `Presence`. Not in turns: what differs is little."""
+        wanted = frozenset(engaged)
+        latest_s = self._clock.monotonic_s() - _ENGAGED_LATELY_S
+        for tenant in list(self._tenants.values()):
+            for vehicle_id, since_s in list(tenant.engaged.items()):
+                if since_s < latest_s and (tenant.tenant_id, vehicle_id) not in wanted:
+                    self.release(tenant.tenant_id, vehicle_id)
+        for tenant_id, vehicle_id in wanted:
+            tenant = self._tenant(tenant_id)
+            if vehicle_id not in tenant.engaged:
+                tenant.engaged[vehicle_id] = -inf
+                tenant.grid.remove(vehicle_id)
+
+    async def count_toggle(
+        self, tenant_id: TenantId, transporter_id: TransporterId, limit: int, window_s: int
+    ) -> int | None:
+        """See `Presence`."""
+        now_ms = round(self._clock.monotonic_s() * 1000)
+        toggles = self._toggles.setdefault((tenant_id, transporter_id), _Toggles())
+        wait_ms = toggles.count(now_ms, limit, window_s * 1000)
+        if len(self._toggles) > self._sweep_toggles_above:
+            self._toggles = {key: each for key, each in self._toggles.items() if each.until_ms > now_ms}
+            self._sweep_toggles_above = max(_SWEEP_TOGGLES_ABOVE, 2 * len(self._toggles))
+        return wait_ms
 
     async def available(self, tenant_id: TenantId, transporter_id: TransporterId) -> list[tuple[Vehicle, Point]]:
         """See `Presence`."""
@@ -192,6 +227,9 @@ class MemoryPresence:
             since_s = lookup.now_s + self._vehicle_ttl_s
             lookup.look_again(takewhile(lambda tracked: tracked.until_s >= since_s, reversed(self._tracked)))
         return lookup.answer()
+
+    async def close(self) -> None:
+        """See `Presence`. Nothing waits here."""
 
     def _tenant(self, tenant_id: TenantId) -> "_Tenant":
         tenant = self._tenants.get(tenant_id)
@@ -250,7 +288,7 @@ class _Tenant:
     transporters: "dict[TransporterId, _Transporter]" = field(default_factory=dict)
     tracked: "dict[VehicleId, _Tracked]" = field(default_factory=dict)
     grid: "GridIndex[VehicleId, _Tracked]" = field(default_factory=GridIndex)
-    engaged: set[VehicleId] = field(default_factory=set)
+    engaged: dict[VehicleId, float] = field(default_factory=dict)  # since when; -inf: since before anybody looked
 
     def transporter(self, transporter_id: TransporterId) -> "_Transporter":
         transporter = self.transporters.get(transporter_id)
@@ -277,6 +315,23 @@ class _Tracked:
     position: Point
     until_s: float  # the position is fresh before this moment
     transporter: _Transporter
+
+
+@dataclass(slots=True)
+class _Toggles:
+    """When one transporter came or went, oldest first."""
+
+    times_ms: deque[int] = field(default_factory=deque)
+    until_ms: int = 0  # in nobody's window any more from this moment on
+
+    def count(self, now_ms: int, limit: int, window_ms: int) -> int | None:
+        while self.times_ms and self.times_ms[0] <= now_ms - window_ms:
+            self.times_ms.popleft()
+        if len(self.times_ms) >= limit:
+            return self.times_ms[0] + window_ms - now_ms
+        self.times_ms.append(now_ms)
+        self.until_ms = now_ms + window_ms
+        return None
 
 
 _Aging = TypeVar("_Aging", _Tracked, _Transporter)

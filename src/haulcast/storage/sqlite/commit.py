@@ -68,7 +68,7 @@ def _judge(connection: sqlite3.Connection, facts: Facts, write: Write) -> Outcom
         return outcome
     if write.fence is not None:
         position = facts.positions.get((write.tenant_id, write.broadcast_id))
-        if not _matches(write.fence, position):
+        if not _matches(write, write.fence, position):
             return Landed() if _moved_on_by(connection, facts, write, write.fence.seq + 1) else Fenced()
     return None if write.state is None else _conflict(facts, write, write.state)
 
@@ -82,10 +82,11 @@ def _answered_before(facts: Facts, write: Write, logged: LoggedReply) -> Outcome
     return Duplicate(found.fingerprint, documents.read_reply(found.reply))
 
 
-def _matches(fence: Fence, position: Position | None) -> bool:
+def _matches(write: Write, fence: Fence, position: Position | None) -> bool:
     if position is None:
         return fence.seq == 0
-    return (position.epoch, position.owner, position.seq) == (fence.epoch, fence.incarnation, fence.seq)
+    owned = (position.epoch, position.owner) == (fence.epoch, fence.incarnation)
+    return owned and (write.state is None or position.seq == fence.seq)
 
 
 def _moved_on_by(connection: sqlite3.Connection, facts: Facts, write: Write, seq: int) -> bool:

@@ -7,7 +7,7 @@
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -18,10 +18,10 @@ from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ConfigError
-from haulcast.ports import FleetConflict, Outcome, Stored, Write
+from haulcast.ports import Claim, FleetConflict, Outcome, Ownership, Stored, Write
 from haulcast.storage import documents
 
-from . import commit, queries, reads
+from . import commit, ownership, queries, reads
 from .database import ConnectionThread, LockFile, connect, transaction
 from .migrate import bring_up_to_date
 
@@ -74,15 +74,35 @@ class SqliteJournal:
     async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
         return await self._writer.run(lambda connection: commit.commit(connection, writes))
 
-    async def claim(self, tenant_id: TenantId, broadcast_id: BroadcastId, incarnation: int) -> Stored | None:
-        def job(connection: sqlite3.Connection) -> Stored | None:
+    async def mark_lost(self, incarnation: int) -> None:
+        def job(connection: sqlite3.Connection) -> None:
             with transaction(connection):
-                return _claim(connection, tenant_id, broadcast_id, incarnation)
+                connection.execute(queries.MARK_LOST, {"incarnation": incarnation})
+
+        await self._writer.run(job)
+
+    async def is_lost(self, incarnation: int) -> bool:
+        return await self._reader.run(lambda connection: reads.is_lost(connection, incarnation))
+
+    async def claim(self, claims: Sequence[Claim], incarnation: int) -> list[Stored]:
+        return await self._writer.run(lambda connection: ownership.claim(connection, claims, incarnation))
+
+    async def claim_orphans(
+        self,
+        incarnation: int,
+        alive: Collection[int],
+        limit: int,
+        *,
+        share: bool = False,
+        overdue_before_ms: int | None = None,
+    ) -> list[Stored]:
+        def job(connection: sqlite3.Connection) -> list[Stored]:
+            return ownership.claim_orphans(connection, incarnation, alive, limit, share, overdue_before_ms)
 
         return await self._writer.run(job)
 
-    async def claim_orphans(self, incarnation: int, limit: int) -> list[Stored]:
-        return await self._writer.run(lambda connection: _claim_orphans(connection, incarnation, limit))
+    async def read_owner(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
+        return await self._reader.run(lambda connection: reads.read_owner(connection, tenant_id, broadcast_id))
 
     async def read_broadcast(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Stored | None:
         return await self._reader.run(lambda connection: reads.read_broadcast(connection, tenant_id, broadcast_id))
@@ -168,24 +188,6 @@ def _next_incarnation(connection: sqlite3.Connection) -> int:
         (incarnation,) = connection.execute(queries.NEXT_INCARNATION).fetchone()
         assert isinstance(incarnation, int)
         return incarnation
-
-
-def _claim(
-    connection: sqlite3.Connection, tenant_id: TenantId, broadcast_id: BroadcastId, incarnation: int
-) -> Stored | None:
-    rows = connection.execute(
-        queries.CLAIM, {"tenant_id": tenant_id, "broadcast_id": broadcast_id, "owner": incarnation}
-    ).fetchall()
-    return reads.stored(connection, *rows[0]) if rows else None
-
-
-def _claim_orphans(connection: sqlite3.Connection, incarnation: int, limit: int) -> list[Stored]:
-    with transaction(connection):
-        orphans: list[tuple[TenantId, BroadcastId]] = connection.execute(
-            queries.ORPHANS, {"owner": incarnation, "limit": limit}
-        ).fetchall()
-        claimed = [_claim(connection, *key, incarnation) for key in orphans]
-        return [one for one in claimed if one is not None]
 
 
 def _put_fleet(connection: sqlite3.Connection, tenant_id: TenantId, items: Sequence[FleetItem]) -> None:

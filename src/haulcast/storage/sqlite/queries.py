@@ -157,20 +157,36 @@ INSERT INTO incarnations DEFAULT VALUES
 RETURNING incarnation
 """
 
+MARK_LOST = """
+INSERT INTO lost_nodes (incarnation)
+VALUES (:incarnation)
+ON CONFLICT DO NOTHING
+"""
+
+LOST = """
+SELECT 1 FROM lost_nodes WHERE incarnation = :incarnation
+"""
+
 CLAIM = """
 UPDATE broadcasts
 SET epoch = epoch + 1, owner = :owner
-WHERE tenant_id = :tenant_id AND broadcast_id = :broadcast_id
+WHERE tenant_id = :tenant_id AND broadcast_id = :broadcast_id AND epoch = :epoch
 RETURNING epoch, state
 """
 
 # What has a deadline is live.
 ORPHANS = """
-SELECT tenant_id, broadcast_id
+SELECT tenant_id, broadcast_id, epoch
 FROM broadcasts
 WHERE next_deadline_at_ms IS NOT NULL AND owner <> :owner
+    AND (owner NOT IN (SELECT value FROM json_each(:alive)) OR next_deadline_at_ms < :overdue_before_ms)
 ORDER BY next_deadline_at_ms, tenant_id, broadcast_id
-LIMIT :limit
+"""
+
+OWNER = """
+SELECT epoch, owner
+FROM broadcasts
+WHERE tenant_id = :tenant_id AND broadcast_id = :broadcast_id
 """
 
 # --- Reads of broadcasts ---------------------------------------------------------------------------------------------

@@ -1,39 +1,16 @@
-"""What the parts of haulcast ask of each other, and what they may rely on.
+"""The durable truth, and the values that are put into it and come out."""
 
-    transport --Dispatcher, Availability--> actors --Journal, Presence, Clock--> storage
-    actors --Publisher--> transport
-
-Actors, transport and storage know these protocols and the domain, and nothing of one another; `app` wires them.
-"""
-
-import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
-from .domain.broadcast import Broadcast, Offer, Trip
-from .domain.commands import Command, Create
-from .domain.effects import Effect
-from .domain.events import Declined, Event, Offered, TripUpdated, TruckAssigned, WaveSent
-from .domain.fleet import Driver, FleetItem, Vehicle
-from .domain.geo import Point
-from .domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
-from .domain.ranking import Candidate
-from .domain.replies import Json, Refusal, Reply
-from .domain.settings import TenantSettings
-
-
-class Clock(Protocol):
-    """Time. Sleeping is the event loop's: a simulation runs on a loop whose time is virtual."""
-
-    def now_ms(self) -> int:
-        """Wall time, milliseconds since 1970. May step when the machine's clock is corrected."""
-        ...
-
-    def monotonic_s(self) -> float:
-        """Seconds that never step back, from an arbitrary start; for durations."""
-        ...
+from haulcast.domain.broadcast import Broadcast, Offer, Trip
+from haulcast.domain.events import Declined, Event, Offered, TripUpdated, TruckAssigned, WaveSent
+from haulcast.domain.fleet import Driver, FleetItem, Vehicle
+from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
+from haulcast.domain.replies import Json, Refusal, Reply
+from haulcast.domain.settings import TenantSettings
 
 
 class Role(StrEnum):
@@ -44,9 +21,6 @@ class Role(StrEnum):
     DRIVER = "driver"
     OPERATOR = "operator"
     ADMIN = "admin"
-
-
-# --- Journal ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +52,10 @@ class LoggedReply:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Which state a write replaces: that of `seq`, under this ownership. `seq` 0 means there must be none."""
+    """Which state a write replaces: that of `seq`, under this ownership. `seq` 0 means there must be none.
+
+    For a write without a state only the ownership counts: the owner must still be this one.
+    """
 
     epoch: int
     incarnation: int
@@ -90,8 +67,8 @@ class Write:
     """One actor's step, durable as a whole or not at all.
 
     With `state` it is a checkpoint: the new state, the events that led to it (at most one `TruckAssigned`), and the
-    reply that reports them. Without, it only logs a reply. `write_id` is unique: a write whose outcome was lost is
-    submitted again and recognised.
+    reply that reports them. Without, it only logs a reply, which the owner alone may give if there is a `fence`.
+    `write_id` is unique: a write whose outcome was lost is submitted again and recognised.
     """
 
     write_id: str
@@ -167,6 +144,23 @@ class Stored:
     state: Broadcast
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Ownership:
+    """Whose a broadcast is: its `epoch`-th owner is the node `incarnation`."""
+
+    epoch: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A broadcast that is to be taken over from whoever owned it at `epoch`."""
+
+    tenant_id: TenantId
+    broadcast_id: BroadcastId
+    epoch: int
+
+
 class FleetConflict(Exception):
     """An item of a fleet change names a transporter that does not exist. `index` counts from 0."""
 
@@ -181,11 +175,19 @@ class Journal(Protocol):
     `JournalFault`, and then nothing was."""
 
     async def next_incarnation(self) -> int:
-        """A number never given before: who this process is in fences."""
+        """A number above all given before, to any node: who this process is in fences."""
+        ...
+
+    async def mark_lost(self, incarnation: int) -> None:
+        """Note for good that the others have given a node up."""
+        ...
+
+    async def is_lost(self, incarnation: int) -> bool:
+        """Whether the others have given a node up."""
         ...
 
     async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        """Write all in one transaction, in order, each on its own merits; outcomes in the same order.
+        """Write all, in order, each on its own merits and each as a whole; outcomes in the same order.
 
         A write sees those before it. For each, the first of these that applies is its outcome:
         a reply logged under its key -> `Duplicate` (unless that reply is its own, by `write_id`: `Landed`);
@@ -198,12 +200,32 @@ class Journal(Protocol):
         """
         ...
 
-    async def claim(self, tenant_id: TenantId, broadcast_id: BroadcastId, incarnation: int) -> Stored | None:
-        """Take a broadcast over: raise its epoch by one, so that whoever owned it is fenced, and load it."""
+    async def claim(self, claims: Sequence[Claim], incarnation: int) -> list[Stored]:
+        """Take broadcasts over: raise the epoch of each by one, so that whoever owned it is fenced, and load it.
+
+        One that is not at the epoch of its claim, or does not exist, is left alone and missing from the answer.
+        """
         ...
 
-    async def claim_orphans(self, incarnation: int, limit: int) -> list[Stored]:
-        """Claim up to `limit` live broadcasts that another incarnation owns, those due soonest first."""
+    async def claim_orphans(
+        self,
+        incarnation: int,
+        alive: Collection[int],
+        limit: int,
+        *,
+        share: bool = False,
+        overdue_before_ms: int | None = None,
+    ) -> list[Stored]:
+        """Claim up to `limit` live broadcasts whose owner is not in `alive`, those due soonest first.
+
+        With `share`, only those that fall to `incarnation` when all orphans are split among `alive` (to which it
+        belongs) by rendezvous hashing: each falls to exactly one, whoever asks.
+        With `overdue_before_ms`, also those of another owner that were due before that time, dead or not.
+        """
+        ...
+
+    async def read_owner(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
+        """Whose a broadcast is; None if there is no such broadcast."""
         ...
 
     async def read_broadcast(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Stored | None:
@@ -259,126 +281,4 @@ class Journal(Protocol):
 
     async def close(self) -> None:
         """Finish what is under way and let go of the store."""
-        ...
-
-
-# --- Presence --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Nearby:
-    """The answer to a lookup: nearest first. `left_out`: more would have matched."""
-
-    candidates: tuple[Candidate, ...]
-    left_out: bool
-
-
-class Presence(Protocol):
-    """Who is online and where their vehicles are. Hints with a time to live, never the truth: a crash may lose all.
-
-    A vehicle can be found while its own position is younger than 60 s, its transporter was heard of in the last
-    120 s and is online, and it is not engaged in a trip.
-    """
-
-    async def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
-        """Whether that changed anything."""
-        ...
-
-    async def go_offline(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
-        """Whether that changed anything."""
-        ...
-
-    async def is_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
-        """Whether the transporter is online and was heard of in the last 120 s."""
-        ...
-
-    def heard_from(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
-        """The transporter is still there. Does not bring anybody online."""
-        ...
-
-    def report(self, tenant_id: TenantId, vehicle: Vehicle, position: Point) -> bool:
-        """Where a vehicle is. Whether it had no position, or only one too old, or was another's or of another type,
-        until now."""
-        ...
-
-    def engage(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
-        """The vehicle is on a trip."""
-        ...
-
-    def release(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
-        """The vehicle's trip has ended."""
-        ...
-
-    async def available(self, tenant_id: TenantId, transporter_id: TransporterId) -> list[tuple[Vehicle, Point]]:
-        """A transporter's vehicles that can be found now, with their positions."""
-        ...
-
-    async def nearest(
-        self,
-        tenant_id: TenantId,
-        center: Point,
-        *,
-        vehicle_types: Collection[str],
-        radius_m: float | None,
-        exclude: Collection[TransporterId],
-        limit: int,
-    ) -> Nearby:
-        """The `limit` nearest transporters with a vehicle that can be found, each once with its nearest vehicle."""
-        ...
-
-
-# --- Between transport and actors ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What became durable of one broadcast, and what is to be said about it. `before` is None when it is new."""
-
-    epoch: int
-    before: Broadcast | None
-    after: Broadcast
-    effects: tuple[Effect, ...]
-
-
-class Publisher(Protocol):
-    """Tells clients. Called once for each durable change, in the order of the broadcast's versions."""
-
-    def publish(self, change: Change) -> None:
-        """Hand the change to whoever is connected and concerned. Never blocks, never raises for a client's sake."""
-        ...
-
-
-class Dispatcher(Protocol):
-    """Carries commands to the actors. A future ends with the reply once it is durable, or with `RequestError`
-    (BUSY, DRAINING, UNAVAILABLE, INTERNAL). Cancelling a future does not take the command back."""
-
-    def create(self, command: Create, origin: Origin) -> "asyncio.Future[Reply]":
-        """Start a broadcast under the id that the command carries."""
-        ...
-
-    def ask(
-        self, tenant_id: TenantId, broadcast_id: BroadcastId, command: Command, origin: Origin
-    ) -> "asyncio.Future[Reply]":
-        """Have the broadcast's actor handle `command`."""
-        ...
-
-
-class Availability(Protocol):
-    """Transporters coming, going and moving."""
-
-    async def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
-        """Mark the transporter online and offer it the live broadcasts that match. Whether it was offline.
-        Raises `RequestError(TOO_MANY_TOGGLES)`."""
-        ...
-
-    async def go_offline(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
-        """Mark the transporter offline. Whether it was online. Raises `RequestError(TOO_MANY_TOGGLES)`."""
-        ...
-
-    def report(self, tenant_id: TenantId, vehicle: Vehicle, position: Point) -> None:
-        """Note where a vehicle is, and offer it the live broadcasts that match if it had no position before."""
-        ...
-
-    def heard_from(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
-        """Anything at all came from the transporter's connection."""
         ...

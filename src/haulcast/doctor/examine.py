@@ -1,5 +1,6 @@
-"""`haulcast doctor`: what is configured, what is reachable, what is missing. It changes nothing."""
+"""Looks at everything in turn: the configuration, the stores, the port."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -8,26 +9,17 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from . import __version__, config
-from .config import DEVELOPMENT_KEY, Config
-from .errors import ConfigError
-from .storage.sqlite.migrate import pending
+from haulcast import __version__, config
+from haulcast.config import DEVELOPMENT_KEY, Config
+from haulcast.errors import ConfigError
+from haulcast.storage.sqlite.migrate import pending
+
+from .finding import Finding
 
 LOW_DISK_BYTES = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `advice` is empty when it is fine; `fatal` ones keep the server from starting."""
-
-    subject: str
-    found: str
-    advice: str = ""
-    fatal: bool = False
 
 
 def examine(show: Callable[[str], None] = print) -> int:
@@ -55,8 +47,15 @@ def _findings() -> Iterator[Finding]:
     yield Finding("configuration", f"{settings.environment} ({named})")
     yield _keys(settings)
     yield _origins(settings)
-    yield _data_dir(settings)
-    yield from _journal(settings)
+    if settings.database_url is None or settings.redis_url is None:
+        yield _data_dir(settings)
+        yield from _journal(settings)
+    else:
+        from .postgres import look_at_postgres
+        from .redis import look_at_redis
+
+        yield from asyncio.run(look_at_postgres(settings.database_url))
+        yield from asyncio.run(look_at_redis(settings.redis_url))
     yield _port(settings)
 
 

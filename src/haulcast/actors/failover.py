@@ -1,0 +1,165 @@
+"""What the living do for the dead.
+
+1. Each node looks at the members a few times a second. One whose lease has run out is condemned: a tombstone keeps it
+   from coming back under that incarnation, and the journal notes it for good.
+2. One that is no member any more has left, or was condemned by another, or the store was emptied. The journal tells
+   the second; otherwise it is given the time of a lease to register again, and counts as living meanwhile. One that had
+   said it would leave has left.
+3. The broadcasts of the dead are split among the living by rendezvous hashing, and each claims its share, those due
+   soonest first. The claim is the fence: whoever was thought dead and is not cannot write any more.
+4. A slow sweep claims what all of this has missed, and what is overdue although its owner seems to live.
+5. Clients of this node may have missed what the dead had no time to say: `on_death` has every view read again.
+6. A node that is not sure of its own lease does nothing of this.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+
+import structlog
+
+from haulcast.errors import HaulcastError
+from haulcast.ports import Clock, Cluster, Journal, Member
+
+from .bus import NodeBus
+from .membership import LEASE_TTL_S, Membership
+from .metrics import ActorMetrics
+from .placement import Placement
+from .registry import Registry
+
+LOOK_EVERY_S = 0.2
+SWEEP_EVERY_S = 5.0
+OVERDUE_MS = 10_000
+CLAIMED_AT_ONCE = 200
+_TIP_EVERY_S = 1.0
+
+log = structlog.get_logger()
+
+
+class Failover:
+    """Watches the other nodes and inherits from them."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        cluster: Cluster,
+        journal: Journal,
+        registry: Registry,
+        placement: Placement,
+        bus: NodeBus,
+        clock: Clock,
+        metrics: ActorMetrics,
+        on_death: Callable[[], None],
+    ) -> None:
+        self._membership = membership
+        self._cluster = cluster
+        self._journal = journal
+        self._registry = registry
+        self._placement = placement
+        self._bus = bus
+        self._clock = clock
+        self._metrics = metrics
+        self._on_death = on_death
+        self._missing_since_s: dict[int, float] = {}  # peers that are not members any more
+        self._leaving: set[int] = set()  # those that said so
+
+    async def recover(self) -> None:
+        """Claim this node's share of what nobody who lives owns. Raises `StoreUnavailable`."""
+        await self._claim(share=True)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        next_tip_s = next_sweep_s = self._clock.monotonic_s()
+        next_sweep_s += SWEEP_EVERY_S
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now_s = self._clock.monotonic_s()
+            try:
+                await self._look(now_s)
+                if now_s >= next_tip_s:
+                    next_tip_s = now_s + _TIP_EVERY_S
+                    self._bus.tip()
+                if now_s >= next_sweep_s:
+                    next_sweep_s = now_s + SWEEP_EVERY_S
+                    await self._sweep()
+            except HaulcastError as error:
+                log.warning("look_failed", error=str(error))
+                # Whatever is overdue now is so because nobody could write: its owners shall have the first try.
+                next_sweep_s = now_s + SWEEP_EVERY_S + OVERDUE_MS / 1000
+
+    async def _look(self, now_s: float) -> None:
+        if not self._membership.held:
+            return
+        before = self._membership.peers
+        members = await self._cluster.members()
+        self._leaving.update(member.incarnation for member in members if member.draining)
+        suspects = self._suspects(members, before, now_s)
+        self._membership.see([*members, *self._vanished()])
+        left = self._leaving & self._missing_since_s.keys()
+        lost = [one for one in suspects if await self._is_lost(one, members, now_s)]
+        if lost:
+            self._membership.see([*members, *self._vanished()])
+        if self._membership.peers != before or lost:
+            self._placement.peers_changed()
+        if lost:
+            self._leaving.difference_update(lost)
+            await self._claim(share=True)
+        if dead := set(lost) - left:
+            log.warning("nodes_lost", incarnations=sorted(dead), alive=sorted(self._membership.alive))
+            self._metrics.nodes_lost.inc(len(dead))
+            self._on_death()
+
+    def _suspects(self, members: Collection[Member], before: Collection[int], now_s: float) -> list[int]:
+        """Those without a lease, and those that were there and are not members any more."""
+        present = {member.incarnation for member in members}
+        for peer in before:
+            if peer not in present:
+                self._missing_since_s.setdefault(peer, now_s)
+        for peer in self._missing_since_s.keys() & present:
+            del self._missing_since_s[peer]
+        lapsed = [
+            member.incarnation
+            for member in members
+            if not member.alive and member.incarnation != self._membership.incarnation
+        ]
+        return lapsed + list(self._missing_since_s)
+
+    def _vanished(self) -> list[Member]:
+        """Those that are no members any more without having said that they would leave, and are not given up yet. They
+        own what they own: had the store forgotten everybody, each would rob each otherwise."""
+        return [Member(one, alive=True, draining=False) for one in self._missing_since_s if one not in self._leaving]
+
+    async def _is_lost(self, incarnation: int, members: Collection[Member], now_s: float) -> bool:
+        """Whether a suspect is given up now."""
+        since_s = self._missing_since_s.get(incarnation)
+        if since_s is not None and now_s - since_s < LEASE_TTL_S:
+            lost = await self._journal.is_lost(incarnation)
+        else:
+            lost = await self._cluster.condemn(incarnation)
+            if lost:
+                await self._journal.mark_lost(incarnation)
+        if lost:
+            self._missing_since_s.pop(incarnation, None)
+        return lost
+
+    async def _claim(self, *, share: bool, overdue_before_ms: int | None = None) -> None:
+        """Claim and go on with orphans until there are none."""
+        while self._membership.held and not self._placement.leaving:
+            claimed = await self._journal.claim_orphans(
+                self._membership.incarnation,
+                self._membership.alive,
+                CLAIMED_AT_ONCE,
+                share=share,
+                overdue_before_ms=overdue_before_ms,
+            )
+            for stored in claimed:
+                self._registry.adopt(stored)
+            if claimed:
+                self._metrics.taken_over.inc(len(claimed))
+                log.info("taken_over", broadcasts=len(claimed), share=share)
+            if len(claimed) < CLAIMED_AT_ONCE:
+                return
+
+    async def _sweep(self) -> None:
+        await self._membership.check()
+        if self._membership.held:
+            await self._claim(share=False, overdue_before_ms=self._clock.now_ms() - OVERDUE_MS)

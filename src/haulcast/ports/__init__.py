@@ -1,0 +1,61 @@
+"""What the parts of haulcast ask of each other, and what they may rely on.
+
+    transport --Dispatcher, Availability--> actors --Journal, Presence, Cluster, Clock--> storage
+    actors --Publisher--> transport --Bus--> actors
+
+Actors, transport and storage know these protocols and the domain, and nothing of one another; `app` wires them.
+"""
+
+from .clock import Clock
+from .cluster import Bus, Cluster, Kind, Member, Standing
+from .dispatch import Availability, Change, Dispatcher, Publisher
+from .journal import (
+    Claim,
+    Conflict,
+    Duplicate,
+    Fence,
+    Fenced,
+    FleetConflict,
+    Journal,
+    Landed,
+    LoggedReply,
+    Origin,
+    Outcome,
+    Ownership,
+    RequestKey,
+    Role,
+    Stored,
+    Write,
+)
+from .presence import Nearby, Presence
+
+__all__ = [
+    "Availability",
+    "Bus",
+    "Change",
+    "Claim",
+    "Clock",
+    "Cluster",
+    "Conflict",
+    "Dispatcher",
+    "Duplicate",
+    "Fence",
+    "Fenced",
+    "FleetConflict",
+    "Journal",
+    "Kind",
+    "Landed",
+    "LoggedReply",
+    "Member",
+    "Nearby",
+    "Origin",
+    "Outcome",
+    "Ownership",
+    "Presence",
+    "Publisher",
+    "RequestKey",
+    "Role",
+    "Standing",
+    "Stored",
+    "Write",
+]

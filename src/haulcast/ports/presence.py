@@ -1,0 +1,103 @@
+"""Who is online and where their vehicles are."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from haulcast.domain.fleet import Vehicle
+from haulcast.domain.geo import Point
+from haulcast.domain.ids import TenantId, TransporterId, VehicleId
+from haulcast.domain.ranking import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Nearby:
+    """The answer to a lookup: nearest first. `left_out`: more would have matched."""
+
+    candidates: tuple[Candidate, ...]
+    left_out: bool
+
+
+class Presence(Protocol):
+    """Who is online and where their vehicles are. Hints with a time to live, never the truth: a crash may lose all.
+    Nodes of one deployment share them; what one node is told the others see soon after. Every method that is awaited
+    may raise `ClusterUnavailable`; the others never block and never raise, and lose what they are told if need be.
+
+    A vehicle can be found while its own position is younger than 60 s, its transporter was heard of in the last
+    120 s and is online, and it is not engaged in a trip.
+    """
+
+    async def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
+        """Whether that changed anything."""
+        ...
+
+    async def go_offline(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
+        """Whether that changed anything."""
+        ...
+
+    async def is_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
+        """Whether the transporter is online and was heard of in the last 120 s."""
+        ...
+
+    def heard_from(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
+        """The transporter is still there. Does not bring anybody online."""
+        ...
+
+    def report(self, tenant_id: TenantId, vehicle: Vehicle, position: Point) -> bool:
+        """Where a vehicle is. Whether this node knew no position of it, or only one too old, or it was another's or of
+        another type, until now."""
+        ...
+
+    def engage(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
+        """The vehicle is on a trip."""
+        ...
+
+    def release(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
+        """The vehicle's trip has ended."""
+        ...
+
+    async def sync_engaged(self, engaged: Collection[tuple[TenantId, VehicleId]]) -> None:
+        """These vehicles of all tenants are on a trip, and no others but those engaged within the last seconds."""
+        ...
+
+    async def count_toggle(
+        self, tenant_id: TenantId, transporter_id: TransporterId, limit: int, window_s: int
+    ) -> int | None:
+        """Note that a transporter comes or goes, unless it did so `limit` times within the last `window_s`: then how
+        many milliseconds to wait."""
+        ...
+
+    async def available(self, tenant_id: TenantId, transporter_id: TransporterId) -> list[tuple[Vehicle, Point]]:
+        """A transporter's vehicles that can be found now, with their positions."""
+        ...
+
+    async def nearest(
+        self,
+        tenant_id: TenantId,
+        center: Point,
+        *,
+        vehicle_types: Collection[str],
+        radius_m: float | None,
+        exclude: Collection[TransporterId],
+        limit: int,
+    ) -> Nearby:
+        """The `limit` nearest transporters with a vehicle that can be found, each once with its nearest vehicle."""
+        ...
+
+    async def sweep(self) -> None:
+        """Forget what has outlived its time. To be called every few seconds."""
+        ...
+
+    @property
+    def vehicle_count(self) -> int:
+        """Vehicles whose position this node was told lately."""
+        ...
+
+    @property
+    def online_count(self) -> int:
+        """Transporters that came online at this node and that it heard of lately."""
+        ...
+
+    async def close(self) -> None:
+        """Write what waits, and let go of the store."""
+        ...

@@ -1,0 +1,141 @@
+"""News handed to whoever is connected to this node and concerned.
+
+1. There is no await here, nothing is encoded, and there is no work for clients who are not connected.
+2. News of one broadcast come from one owner after another, over different ways. Those that are older than what was
+   handed out before are not applied. Those that do not build on it are not applied to feeds, which may lack what was
+   missed. Either way what they concern is read again instead.
+3. A seq is written once, so the state of (1, 9) is that of (2, 9): taking a broadcast over changes nothing that is
+   shown. Who has the one and who has the other each get the delta from theirs; nearly always all have one. For who has
+   an earlier state the broadcast is read again.
+"""
+
+from collections import OrderedDict
+
+import structlog
+from prometheus_client import Counter
+
+from haulcast.domain.ids import BroadcastId, TenantId
+from haulcast.ports import Role
+
+from .news import News, Update
+from .staleness import Staleness, customer_mark
+from .subscriptions import NOT_YET, Connection, Subscriptions
+from .topics import TopicVersion, delta_frame, event_frame, snapshot_frame
+
+MAX_REMEMBERED = 20_000
+"""Broadcasts whose last version handed out is remembered; one takes about 300 bytes."""
+
+log = structlog.get_logger()
+
+
+class Delivery:
+    """Hands out news. `deliveries` counts, by `kind`."""
+
+    def __init__(self, subscriptions: Subscriptions, stale: Staleness, deliveries: Counter) -> None:
+        self._subscriptions = subscriptions
+        self._stale = stale
+        self._deliveries = deliveries
+        # Also of broadcasts that have ended: late news of one would open its offers again.
+        self._last: OrderedDict[tuple[TenantId, BroadcastId], TopicVersion] = OrderedDict()
+
+    def deliver(self, news: News) -> None:
+        """Hand out `news`, or have read again what they concern."""
+        key = (news.tenant_id, news.broadcast_id)
+        last = self._last.get(key)
+        if last is not None and news.version < last:
+            log.info("late_news", broadcast=news.broadcast_id, version=news.version, last=last)
+            self._stale.mark(self._here(news, [news.topic]))
+            self._look_for_new(news)
+            self._read_feeds_again(news)
+            return
+        self._last[key] = news.version
+        self._last.move_to_end(key)
+        if len(self._last) > MAX_REMEMBERED:
+            self._last.popitem(last=False)
+        if news.snapshot:
+            self._show_to_customer(news)
+        else:
+            self._look_for_new(news)
+            self._tell_watchers(news)
+        if last is not None and news.since > last[1]:
+            log.info("missed_news", broadcast=news.broadcast_id, version=news.version, last=last)
+            self._read_feeds_again(news)
+            return
+        for update in news.updates:
+            self._update_feeds(news, update)
+
+    def _show_to_customer(self, news: News) -> None:
+        """A new broadcast: everything its customer has open shows it."""
+        frame = b""
+        for connection in self._subscriptions.of_user(news.tenant_id, Role.CUSTOMER, news.customer_id):
+            self._subscriptions.make_room(connection, news.topic)
+            topic = self._subscriptions.join(connection, news.topic)
+            if topic.subscribers[connection] == NOT_YET:
+                frame = frame or snapshot_frame(topic.label, news.version, news.now_ms, news.snapshot)
+                topic.version = max(topic.version, news.version)
+                topic.send_snapshot([connection], news.version, frame)
+
+    def _tell_watchers(self, news: News) -> None:
+        topic = self._subscriptions.topics.get((news.tenant_id, news.topic))
+        if topic is None:
+            return
+        version, label, now_ms = news.version, topic.label, news.now_ms
+        frames: dict[TopicVersion, bytes] = {}
+        told: list[Connection] = []
+        for connection, had in topic.subscribers.items():
+            if had == NOT_YET:
+                continue
+            if had[1] < news.since:
+                self._stale.mark([topic.key])
+                continue
+            if had < version:
+                if had not in frames:
+                    frames[had] = delta_frame(label, had, version, now_ms, news.delta) + _events(news, label, version)
+                topic.subscribers[connection] = version
+                connection.send(frames[had])
+            elif had[1] == news.seq and news.events:  # the snapshot was read between the commit and now
+                connection.send(_events(news, label, had))
+            told.append(connection)
+        topic.version = max(topic.version, version)
+        if not news.may_change:
+            for connection in told:
+                self._subscriptions.leave(connection, news.topic)
+
+    def _update_feeds(self, news: News, update: Update) -> None:
+        topics, tenant_id, now_ms = self._subscriptions.topics, news.tenant_id, news.now_ms
+        delta, tails, event_name, event = update.delta, update.tails, update.event_name, update.event
+        reached = 0
+        for position, name in enumerate(update.topics):
+            topic = topics.get((tenant_id, name))
+            if topic is None:
+                continue
+            since, label = topic.version, topic.label
+            version = topic.version = (since[0], since[1] + 1)
+            frames = delta_frame(label, since, version, now_ms, delta + tails[position] if tails else delta)
+            if event_name:
+                frames += event_frame(label, version, now_ms, event_name, event)
+            for connection, had in topic.subscribers.items():
+                if had < version:
+                    topic.subscribers[connection] = version
+                    connection.send(frames)
+            reached += 1
+        if event_name == b"offer":
+            self._deliveries.labels("offer").inc(reached)
+
+    def _look_for_new(self, news: News) -> None:
+        """Of a broadcast that is new on another node the customer is shown what the journal says."""
+        if not news.since and self._subscriptions.of_user(news.tenant_id, Role.CUSTOMER, news.customer_id):
+            self._stale.mark([customer_mark(news.tenant_id, news.customer_id)])
+
+    def _read_feeds_again(self, news: News) -> None:
+        for update in news.updates:
+            self._stale.mark(self._here(news, update.topics))
+
+    def _here(self, news: News, names: list[str]) -> list[tuple[TenantId, str]]:
+        """Those of the topics that somebody has subscribed to."""
+        keys = ((news.tenant_id, name) for name in names)
+        return [key for key in keys if key in self._subscriptions.topics]
+
+
+def _events(news: News, label: bytes, version: TopicVersion) -> bytes:
+    return b"".join(event_frame(label, version, news.now_ms, name, data) for name, data in news.events)

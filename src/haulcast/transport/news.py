@@ -1,0 +1,162 @@
+"""What is to be said about one durable change: to its watchers, its customer and the feeds, encoded once for all nodes.
+
+1. `render` is pure. Whatever it makes is bytes that only want a topic's name and versions, which differ from node to
+   node: there each recipient costs a join of bytes, and nothing is encoded again.
+2. `News` travels between nodes as msgpack. A later version may append fields with defaults to any of these structs;
+   nodes that do not know them pass over them.
+3. What is the same for many feeds is one `Update`. Offers differ from one recipient to the next in their ends: `tails`.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from haulcast.domain import effects as fx
+from haulcast.domain.broadcast import Broadcast, Offer, Trip
+from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
+from haulcast.domain.replies import Json
+from haulcast.domain.views import broadcast_view, haul_view, offer_body, offer_closing, offer_fill, offer_tail
+from haulcast.ports import Change
+
+from .codec import dumps
+from .topics import TopicVersion, broadcast_topic, difference, driver_topic, encode_delta, feed_topic, pointer
+
+
+class Update(msgspec.Struct, frozen=True, array_like=True):
+    """A delta for many feeds, and the event that goes with it if it has a name. With `tails`, each of `topics` has its
+    own end of the delta, in the same order."""
+
+    topics: list[str]
+    delta: bytes
+    tails: list[bytes] = []
+    event_name: bytes = b""
+    event: bytes = b""
+
+
+class News(msgspec.Struct, frozen=True, array_like=True):
+    """One change of a broadcast. To its watchers `delta` leads from `since` to `seq`, and `events` are told after it.
+
+    A new broadcast (`since` is 0) has the `snapshot` for what its customer has open instead. It does not travel: who
+    has come to another node may have seen more of the broadcast where they were.
+    """
+
+    tenant_id: TenantId
+    broadcast_id: BroadcastId
+    customer_id: str
+    epoch: int
+    since: int
+    seq: int
+    now_ms: int
+    may_change: bool
+    """Whether anything can follow."""
+    snapshot: bytes
+    delta: bytes
+    events: list[tuple[bytes, bytes]]
+    """Names and data."""
+    updates: list[Update]
+
+    @property
+    def version(self) -> TopicVersion:
+        """What the broadcast has come to."""
+        return self.epoch, self.seq
+
+    @property
+    def topic(self) -> str:
+        """The broadcast's own topic."""
+        return broadcast_topic(self.broadcast_id)
+
+    def topics(self) -> Iterator[str]:
+        """Every topic that the news concern."""
+        yield self.topic
+        for update in self.updates:
+            yield from update.topics
+
+    def to_bytes(self) -> bytes:
+        """The news as they travel."""
+        return _encode(msgspec.structs.replace(self, snapshot=b""))
+
+    @staticmethod
+    def from_bytes(payload: bytes) -> "News":
+        """The news that travelled. Raises `msgspec.MsgspecError` for what are none."""
+        return _decode(payload)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(News).decode
+
+
+def render(change: Change, now_ms: int) -> News:
+    """Everything that is to be said about `change`."""
+    before, after = change.before, change.after
+    view = broadcast_view(after)
+    return News(
+        tenant_id=after.tenant_id,
+        broadcast_id=after.broadcast_id,
+        customer_id=after.customer_id,
+        epoch=change.epoch,
+        since=0 if before is None else before.seq,
+        seq=after.seq,
+        now_ms=now_ms,
+        may_change=may_change(after),
+        snapshot=dumps(view) if before is None else b"",
+        delta=b"" if before is None else encode_delta(*difference(broadcast_view(before), view)),
+        events=[
+            (effect.news.encode(), dumps(effect.data))
+            for effect in change.effects
+            if isinstance(effect, fx.TellWatchers)
+        ],
+        updates=[update for effect in change.effects if (update := _update(after, effect)) is not None],
+    )
+
+
+def may_change(state: Broadcast) -> bool:
+    """Whether anything can still happen to a broadcast or to one of its trips."""
+    return state.live or any(trip.active for trip in state.trips)
+
+
+def _update(state: Broadcast, effect: fx.Effect) -> Update | None:
+    match effect:
+        case fx.OpenOffers(offers):
+            return _opening(state, offers)
+        case fx.AmendOffers(to):
+            return Update(_feeds(to), encode_delta(_at_offer(state, offer_fill(state))))
+        case fx.CloseOffers(to):
+            return _closing(state, to)
+        case fx.DropOffers(to):
+            return Update(_feeds(to), encode_delta({}, (pointer("offers", state.broadcast_id),)))
+        case fx.ShowTrip(trip, news):
+            return _trip(state, trip, news)
+        case fx.TellWatchers() | fx.SeekCandidates():
+            return None
+
+
+def _opening(state: Broadcast, offers: Iterable[Offer]) -> Update:
+    head = b'{"set":{"%b":%b,' % (pointer("offers", state.broadcast_id).encode(), dumps(offer_body(state))[:-1])
+    return Update(
+        topics=_feeds(offer.transporter_id for offer in offers),
+        delta=head,
+        tails=[dumps(offer_tail(offer))[1:] + b"}}" for offer in offers],
+        event_name=b"offer",
+        event=dumps({"broadcast_id": state.broadcast_id}),
+    )
+
+
+def _closing(state: Broadcast, to: Iterable[TransporterId]) -> Update:
+    closing = offer_closing(state)
+    event = dumps({"broadcast_id": state.broadcast_id, "reason": closing["reason"]})
+    return Update(_feeds(to), encode_delta(_at_offer(state, closing)), event_name=b"offer_closed", event=event)
+
+
+def _trip(state: Broadcast, trip: Trip, news: fx.TripNews) -> Update:
+    at, view = pointer("trips", trip.trip_id), haul_view(state, trip)
+    delta = encode_delta({at: view}) if trip.active else encode_delta({}, (at,))
+    topics = [feed_topic(trip.transporter_id), driver_topic(trip.driver_id)]
+    return Update(topics, delta, event_name=news.encode(), event=dumps(view))
+
+
+def _at_offer(state: Broadcast, fields: dict[str, Json]) -> dict[str, Json]:
+    return {pointer("offers", state.broadcast_id, key): value for key, value in fields.items()}
+
+
+def _feeds(to: Iterable[TransporterId]) -> list[str]:
+    return [feed_topic(transporter_id) for transporter_id in to]

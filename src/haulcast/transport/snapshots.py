@@ -1,0 +1,92 @@
+"""What topics say now, read from the journal, and who may see them.
+
+Operators may see all of their tenant; others what is their own. Who owns a broadcast only its content says.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, is_id
+from haulcast.domain.replies import Json
+from haulcast.domain.views import CLOSED_OFFER_SHOWN_MS, broadcast_view, haul_view, offer_shown, offer_view
+from haulcast.ports import Clock, Journal, Role
+
+from .auth import Principal
+from .codec import dumps
+from .news import may_change
+from .topics import TopicKey, TopicVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A topic's content, encoded. `version` is None for a topic that counts by itself; a broadcast has its customer."""
+
+    data: bytes
+    version: TopicVersion | None = None
+    customer_id: str | None = None
+    may_change: bool = True
+
+
+class Snapshots:
+    """Reads topics. Every read may raise `JournalUnavailable`."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal = journal
+        self._clock = clock
+
+    async def read(self, key: TopicKey) -> Snapshot | None:
+        """The content of a topic that may be asked for; None if it does not exist."""
+        tenant_id, name = key
+        kind, _, subject = name.partition(":")
+        return await _READERS[kind](self, tenant_id, subject)
+
+    async def feed_view(self, tenant_id: TenantId, transporter_id: TransporterId) -> dict[str, Json]:
+        """The content of `feed:{transporter}`."""
+        now_ms = self._clock.now_ms()
+        offers = await self._journal.read_offers(tenant_id, transporter_id, now_ms - CLOSED_OFFER_SHOWN_MS)
+        trips = await self._journal.read_trips(tenant_id, transporter_id=transporter_id)
+        return {
+            "offers": {
+                state.broadcast_id: offer_view(state, offer)
+                for state, offer in offers
+                if offer_shown(state, offer, now_ms)
+            },
+            "trips": {trip.trip_id: haul_view(state, trip) for state, trip in trips},
+        }
+
+    async def _broadcast(self, tenant_id: TenantId, subject: str) -> Snapshot | None:
+        stored = await self._journal.read_broadcast(tenant_id, BroadcastId(subject))
+        if stored is None:
+            return None
+        state = stored.state
+        return Snapshot(dumps(broadcast_view(state)), (stored.epoch, state.seq), state.customer_id, may_change(state))
+
+    async def _feed(self, tenant_id: TenantId, subject: str) -> Snapshot:
+        return Snapshot(dumps(await self.feed_view(tenant_id, TransporterId(subject))))
+
+    async def _driver(self, tenant_id: TenantId, subject: str) -> Snapshot:
+        trips = await self._journal.read_trips(tenant_id, driver_id=DriverId(subject))
+        return Snapshot(dumps({"trips": {trip.trip_id: haul_view(state, trip) for state, trip in trips}}))
+
+
+_READERS: Mapping[str, Callable[[Snapshots, TenantId, str], Awaitable[Snapshot | None]]] = {
+    "broadcast": Snapshots._broadcast,
+    "feed": Snapshots._feed,
+    "driver": Snapshots._driver,
+}
+_OWNERS: Mapping[str, Role] = {"broadcast": Role.CUSTOMER, "feed": Role.TRANSPORTER, "driver": Role.DRIVER}
+
+
+def may_ask(principal: Principal, name: str) -> bool:
+    """Whether there can be a topic of that name that the principal may see."""
+    kind, _, subject = name.partition(":")
+    if kind not in _READERS or not is_id(subject):
+        return False
+    if principal.role is Role.OPERATOR:
+        return True
+    return principal.role is _OWNERS[kind] and (kind == "broadcast" or principal.user_id == subject)
+
+
+def may_see(principal: Principal, snapshot: Snapshot) -> bool:
+    """Whether the principal, who may ask for it, may see it."""
+    return principal.role is Role.OPERATOR or snapshot.customer_id in (None, principal.user_id)

@@ -1,0 +1,162 @@
+"""Who is connected to this node, and who of them has subscribed to what.
+
+1. A topic exists here only while somebody has subscribed to it. Each subscriber has the version that it was sent last,
+   or `NOT_YET` while its first snapshot is being read: no delta comes after that one.
+2. A subscription that is asked for several times at once lasts if one of them succeeds.
+3. `broadcast:{id}` carries the broadcast's own version. A feed gathers many broadcasts and counts by itself; it starts
+   at the highest version that any feed had which is no longer here.
+4. A user may have `MAX_CONNECTIONS` connections; the oldest goes when one more has been greeted.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from haulcast.domain.ids import TenantId
+from haulcast.ports import Role
+
+from .auth import Principal
+from .topics import TopicKey, TopicVersion
+
+MAX_CONNECTIONS = 5
+MAX_TOPICS = 32
+"""Of one connection."""
+NOT_YET: TopicVersion = (2**63, 0)
+
+
+class Connection(Protocol):
+    """What the hub needs of a client's connection."""
+
+    @property
+    def principal(self) -> Principal:
+        """Whose it is."""
+        ...
+
+    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
+        """Send finished frames, in order, soon. Never blocks. A snapshot may be of any size."""
+        ...
+
+
+class Topic:
+    """A topic that somebody has subscribed to. Nothing that its subscribers were sent is newer than `version`, but for
+    snapshots of a broadcast."""
+
+    __slots__ = ("counted", "key", "label", "reading", "subscribers", "version")
+
+    def __init__(self, key: TopicKey, retired: TopicVersion) -> None:
+        name = key[1]
+        self.key = key
+        self.label = name.encode()
+        self.counted = not name.startswith("broadcast:")
+        self.version = retired if self.counted else (0, 0)
+        self.subscribers: dict[Connection, TopicVersion] = {}
+        self.reading: dict[Connection, int] = {}  # how many of its subscribes are under way
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        return self.key[1]
+
+    @property
+    def shown(self) -> list[Connection]:
+        """Those who have been sent something."""
+        return [connection for connection, had in self.subscribers.items() if had != NOT_YET]
+
+    def send_snapshot(self, to: Iterable[Connection], version: TopicVersion, frame: bytes) -> None:
+        """Send a snapshot to those of `to` who are still subscribed."""
+        for connection in to:
+            if connection in self.subscribers:
+                self.subscribers[connection] = version
+                connection.send(frame, snapshot=True)
+
+
+class Subscriptions:
+    """All connections and topics of a node."""
+
+    def __init__(self) -> None:
+        self.topics: dict[TopicKey, Topic] = {}
+        self.by_connection: dict[Connection, dict[str, None]] = {}  # topics in the order in which they were joined
+        self._by_user: dict[tuple[TenantId, Role, str], list[Connection]] = {}  # the oldest first
+        self._retired: TopicVersion = (0, 0)
+
+    def attach(self, connection: Connection) -> None:
+        """Count a connection in."""
+        self.by_connection[connection] = {}
+        self._by_user.setdefault(_user(connection.principal), []).append(connection)
+
+    def detach(self, connection: Connection) -> None:
+        """Count a connection out, with all its subscriptions. Detaching twice is detaching."""
+        names = self.by_connection.pop(connection, None)
+        if names is None:
+            return
+        for name in names:
+            self.leave(connection, name)
+        user = _user(connection.principal)
+        self._by_user[user].remove(connection)
+        if not self._by_user[user]:
+            del self._by_user[user]
+
+    def of_user(self, tenant_id: TenantId, role: Role, user_id: str) -> list[Connection]:
+        """A user's connections, the oldest first."""
+        return list(self._by_user.get((tenant_id, role, user_id), ()))
+
+    def surplus(self, connection: Connection) -> Connection | None:
+        """The oldest connection of a user who has too many."""
+        mine = self._by_user.get(_user(connection.principal), [])
+        return mine[0] if len(mine) > MAX_CONNECTIONS else None
+
+    def users(self, role: Role) -> list[tuple[TenantId, str]]:
+        """The users of a role who are connected."""
+        return [(tenant_id, user_id) for tenant_id, theirs, user_id in self._by_user if theirs is role]
+
+    def names(self, connection: Connection) -> Mapping[str, None]:
+        """What a connection has subscribed to, in the order in which it did; nothing if it is not attached."""
+        return self.by_connection.get(connection, {})
+
+    def make_room(self, connection: Connection, name: str) -> None:
+        """End the oldest subscription of a connection for which `name` would be one too many."""
+        mine = self.by_connection[connection]
+        if name not in mine and len(mine) >= MAX_TOPICS:
+            self.leave(connection, next(iter(mine)))
+
+    def join(self, connection: Connection, name: str) -> Topic:
+        """Subscribe an attached connection; `NOT_YET` if it was not subscribed before."""
+        key = (connection.principal.tenant_id, name)
+        topic = self.topics.get(key)
+        if topic is None:
+            topic = self.topics[key] = Topic(key, self._retired)
+        topic.subscribers.setdefault(connection, NOT_YET)
+        self.by_connection[connection][name] = None
+        return topic
+
+    @contextmanager
+    def joining(self, connection: Connection, name: str) -> Iterator[Topic]:
+        """Subscribe an attached connection for the time in which its snapshot is read, and for good once it has been
+        sent one."""
+        topic = self.join(connection, name)
+        topic.reading[connection] = topic.reading.get(connection, 0) + 1
+        try:
+            yield topic
+        finally:
+            topic.reading[connection] -= 1
+            if not topic.reading[connection]:
+                del topic.reading[connection]
+                if topic.subscribers.get(connection) == NOT_YET:
+                    self.leave(connection, name)
+
+    def leave(self, connection: Connection, name: str) -> None:
+        """End a subscription. Leaving twice is leaving."""
+        self.by_connection.get(connection, {}).pop(name, None)
+        key = (connection.principal.tenant_id, name)
+        topic = self.topics.get(key)
+        if topic is None:
+            return
+        topic.subscribers.pop(connection, None)
+        if not topic.subscribers:
+            del self.topics[key]
+            if topic.counted:
+                self._retired = max(self._retired, topic.version)
+
+
+def _user(principal: Principal) -> tuple[TenantId, Role, str]:
+    return principal.tenant_id, principal.role, principal.user_id
