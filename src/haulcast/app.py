@@ -1,7 +1,8 @@
 """The only wiring: what a node consists of, the order in which it starts, and the reverse in which it stops.
 
 Start: stores, hub, actors (the node joins the others under a new incarnation and takes over what nobody who lives
-owns; overdue deadlines ring), then the port is opened. Whoever can connect finds a node that is ready.
+owns; overdue deadlines ring; the others have met it), then the port is opened. Whoever can connect finds a node that is
+ready.
 
 Stop: readiness is withdrawn, live broadcasts are handed over to other nodes if there are any, commands under way are
 finished and answered, the port and then the sockets are closed, these with a hint when to come back, the node leaves
@@ -69,7 +70,8 @@ class Node:
         self._edge: Edge | None = None
         bus = NodeBus(stores.cluster, metrics.actors.bus_sent, metrics.actors.bus_missed)
         self.bus = bus
-        self.hub = Hub(stores.journal, clock, bus, self._next_epoch, metrics.deliveries)
+        self.metrics = metrics
+        self.hub = Hub(stores.journal, clock, bus, self._next_epoch, metrics.deliveries, shared=stores.shared)
         self.dispatch = Dispatch(
             journal=stores.journal,
             cluster=stores.cluster,
@@ -108,6 +110,7 @@ class Node:
                 await node.dispatch.start()
             except StoreUnavailable as error:
                 raise ConfigError(f"the stores cannot be reached: {error}") from error
+            await node.dispatch.membership.introduced()
             edge = Edge(
                 Services(
                     journal=stores.journal,

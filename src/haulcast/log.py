@@ -9,7 +9,6 @@ from typing import TextIO, cast
 import structlog
 from structlog.typing import EventDict
 
-
 _about_process: dict[str, Callable[[], object]] = {}
 
 

@@ -76,6 +76,23 @@ class FaultyJournal(MemoryJournal):
         finally:
             self.silent = False
 
+    @contextmanager
+    def failing_once(self, call: str) -> Iterator[None]:
+        """The next call of that name does nothing and raises `JournalUnavailable`."""
+        real = getattr(self, call)
+        calls = 0
+
+        async def once(*args: object, **kwargs: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise JournalUnavailable("out of reach")
+            return await real(*args, **kwargs)
+
+        with patch.object(self, call, once):
+            yield
+        assert calls, f"nobody called {call}"
+
     async def is_lost(self, incarnation: int) -> bool:
         """See `Journal`."""
         if self.silent:
@@ -147,7 +164,8 @@ class FaultyJournal(MemoryJournal):
         overdue_before_ms: int | None = None,
     ) -> list[Stored]:
         """See `Journal`."""
-        await asyncio.sleep(self.claims_take_s)
+        if self.claims_take_s:
+            await asyncio.sleep(self.claims_take_s)
         return await super().claim_orphans(incarnation, alive, limit, share=share, overdue_before_ms=overdue_before_ms)
 
     async def claim(self, claims: Sequence[Claim], incarnation: int) -> list[Stored]:

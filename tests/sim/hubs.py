@@ -138,7 +138,7 @@ class Hubs:
 
     def _hub(self, link: Link) -> Hub:
         deliveries = Counter("deliveries", "", ("kind",), registry=CollectorRegistry())
-        return Hub(self.journal, self.clock, link, self._next_epoch, deliveries)
+        return Hub(self.journal, self.clock, link, self._next_epoch, deliveries, shared=True)
 
     async def _next_epoch(self) -> int:
         await asyncio.sleep(0)

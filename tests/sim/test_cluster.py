@@ -166,6 +166,40 @@ async def test_without_the_store_of_hints_owners_go_on_and_nobody_is_given_up(wo
     assert all(node.dispatch.membership.held for node in world.nodes)
 
 
+@pytest.mark.parametrize("ms", range(0, 600, 50))
+async def test_nobody_is_given_up_after_an_outage_that_outlasted_every_lease(world: World, ms: int) -> None:
+    incarnations = [node.incarnation for node in world.nodes]
+    for node in world.nodes:
+        node.cluster.cut = True
+    await asyncio.sleep(5 + ms / 1000)
+    for node in world.nodes:
+        node.cluster.cut = False
+    await asyncio.sleep(5)
+    assert [node.incarnation for node in world.nodes] == incarnations
+    assert [node.metric("nodes_lost_total") for node in world.nodes] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("call", ["mark_lost", "claim_orphans"])
+async def test_a_takeover_in_which_the_journal_fails_is_tried_again_at_once(world: World, call: str) -> None:
+    first, second, third = world.nodes
+    broadcast_id = await create_on(world, first, "c1")
+    await third.stop()
+    await asyncio.sleep(3)
+    await first.crash()
+    with world.journal.failing_once(call):
+        await asyncio.sleep(FAILOVER_S + LEASE_TTL_S)
+    assert await owner(world, broadcast_id) == second.incarnation
+    assert second.metric("nodes_lost_total") == 1
+    assert await world.journal.is_lost(first.incarnation)
+
+
+async def test_of_two_nodes_that_stop_at_once_none_leaves_its_broadcasts_to_the_other(world: World) -> None:
+    first, second, third = world.nodes
+    ids = [await create_on(world, node, f"{n}-c{node.incarnation}") for n in range(10) for node in (first, second)]
+    await asyncio.gather(first.stop(), second.stop())
+    assert {await owner(world, one) for one in ids} == {third.incarnation}
+
+
 async def test_a_store_of_hints_that_has_forgotten_everything_is_filled_again(world: World) -> None:
     third = world.nodes[2]
     await world.transporters(3)

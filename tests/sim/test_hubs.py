@@ -185,6 +185,7 @@ async def test_lost_news_are_made_up_for_by_a_refresh(world: Hubs) -> None:
     await world.settle()
     await check(world, customer, *feeds)
     await owner.do(Cancel(CustomerId("c1")))
+    await world.settle()  # the first news that came here say nothing of what the feeds have
     await check(world, customer, *feeds)
     assert sum(phone.gaps for phone in (customer, *feeds)) == 0
 
@@ -381,6 +382,24 @@ async def test_news_that_follow_on_missed_ones_are_not_applied_to_feeds(world: H
     await world.settle()
     assert feed.gaps == 0
     await check(world, feed)
+
+
+async def test_first_news_of_a_broadcast_that_is_not_new_are_not_applied_to_feeds(world: Hubs) -> None:
+    """The owner died with what it had to say: its heir's first news amend an offer that the feed never had. New offers
+    are told all the same."""
+    feed, late = [await connected(world, Role.TRANSPORTER, user, 1) for user in ("t0", "t2")]
+    owners = [Owner(world, BroadcastId(f"b{number}")) for number in range(CUSTOMERS)]
+    world.links[0].cut = True
+    for number, owner in enumerate(owners):
+        await owner.create(f"c{number}")
+        await owner.do(wave(owner, 0, 1))
+    world.links[0].cut = False
+    await owners[0].do(accept(1))
+    await owners[1].do(Appear(candidate(2)))
+    assert len(late.events("offer")) == 1
+    await world.settle()
+    assert feed.gaps == late.gaps == 0
+    await check(world, feed, late)
 
 
 # --- Subscribing -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 import structlog
@@ -55,6 +55,7 @@ from .metrics import ActorMetrics
 
 FIRST_EPOCH = 1
 _SEEK_RETRY_MS = 1_000
+_LOOKUPS_AT_ONCE = 32
 _DIRECTORY_SPARE_MS = 60_000
 """How much longer than its broadcast an entry of the directory may live."""
 
@@ -75,6 +76,9 @@ class ActorContext:
     """Called after a trip has begun or changed, durably."""
     tasks: TaskSet
     metrics: ActorMetrics
+    lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LOOKUPS_AT_ONCE))
+    """Held during a lookup of candidates: those of ten thousand broadcasts at once, all timing out, would all be tried
+    again at once, for ever."""
 
 
 class BroadcastActor:
@@ -231,14 +235,15 @@ class BroadcastActor:
         state = self.state
         assert state is not None
         try:
-            nearby = await self._context.presence.nearest(
-                self._tenant_id,
-                state.pickup.point,
-                vehicle_types=effect.vehicle_types,
-                radius_m=effect.radius_m,
-                exclude=state.offers,
-                limit=effect.limit,
-            )
+            async with self._context.lookups:
+                nearby = await self._context.presence.nearest(
+                    self._tenant_id,
+                    state.pickup.point,
+                    vehicle_types=effect.vehicle_types,
+                    radius_m=effect.radius_m,
+                    exclude=state.offers,
+                    limit=effect.limit,
+                )
         except Exception as error:
             self._context.metrics.lookup_failures.inc()
             log.warning("lookup_failed", tenant=self._tenant_id, broadcast=self._broadcast_id, error=repr(error))

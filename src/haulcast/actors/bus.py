@@ -6,6 +6,8 @@
    A number that is skipped means that something was missed, and one that was seen means a repetition.
 3. Nobody sends anything again: whoever waits for an answer asks again, and who has missed news reads the journal.
 4. `tip` sends an empty message every now and then, so that the loss of the last one is noticed too.
+5. What is said before a node is met is not said to it. So whoever meets it leaves out a number and sends a tip, and
+   the node finds that it has missed something. It met the others before it had clients, and leaves out none.
 """
 
 import asyncio
@@ -55,6 +57,11 @@ class NodeBus:
         self._last_sent: defaultdict[int, int] = defaultdict(int)  # the last number, by receiver
         self._last_seen: defaultdict[int, int] = defaultdict(int)  # by sender; incarnations never come again
 
+    @property
+    def strangers(self) -> frozenset[int]:
+        """Those of `peers` that have not said anything yet, and may not have met this node."""
+        return self.peers - self._last_seen.keys()
+
     def handle(self, kind: Kind, handler: Handler) -> None:
         """Have messages of one kind handed to `handler`."""
         self._handlers[kind] = handler
@@ -69,6 +76,13 @@ class NodeBus:
         self._last_seen.clear()
         await self._cluster.listen(incarnation, self._receive, self._interrupted)
         self._me = incarnation
+
+    def meet(self, peers: frozenset[int]) -> None:
+        """These are there now; some of them may have been for a while."""
+        for peer in peers - self.peers:
+            self._last_sent[peer] += 1  # stands for all that the others were told and this one was not
+            self.send(peer, Kind.TIP, b"")
+        self.peers = peers
 
     def send(self, to: int, kind: Kind, payload: bytes) -> None:
         """See `Bus`."""

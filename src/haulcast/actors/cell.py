@@ -129,6 +129,8 @@ class Cell:
 
     async def _live_once(self) -> bool:
         """The life of one actor. Whether the cell has nothing more to do."""
+        if self._leaving:
+            return True
         try:
             actor = await self._start(self, self._known)
         except OwnershipLost as error:

@@ -1,19 +1,23 @@
 """What the living do for the dead.
 
 1. Each node looks at the members a few times a second. One whose lease has run out is condemned: a tombstone keeps it
-   from coming back under that incarnation, and the journal notes it for good.
+   from coming back under that incarnation, and the journal notes it for good. Until then it counts as living: it is
+   asked, told and not robbed.
 2. One that is no member any more has left, or was condemned by another, or the store was emptied. The journal tells
-   the second; otherwise it is given the time of a lease to register again, and counts as living meanwhile. One that had
-   said it would leave has left.
+   the second; otherwise it is given the time of a lease to register again. One that had said it would leave has left.
+   After the store was out of reach nobody is condemned for the time of a lease: the others could not renew either.
 3. The broadcasts of the dead are split among the living by rendezvous hashing, and each claims its share, those due
    soonest first. The claim is the fence: whoever was thought dead and is not cannot write any more.
 4. A slow sweep claims what all of this has missed, and what is overdue although its owner seems to live.
 5. Clients of this node may have missed what the dead had no time to say: `on_death` has every view read again.
-6. A node that is not sure of its own lease does nothing of this.
+6. What is to be done for a dead node is remembered until all of it is done; a store that fails meanwhile delays it.
+7. A node that is not sure of its own lease does nothing of this.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from math import inf
 
 import structlog
 
@@ -61,6 +65,8 @@ class Failover:
         self._on_death = on_death
         self._missing_since_s: dict[int, float] = {}  # peers that are not members any more
         self._leaving: set[int] = set()  # those that said so
+        self._bequests: dict[int, bool] = {}  # given up, and not inherited from yet; whether by death
+        self._condemn_not_before_s = -inf
 
     async def recover(self) -> None:
         """Claim this node's share of what nobody who lives owns. Raises `StoreUnavailable`."""
@@ -83,6 +89,7 @@ class Failover:
                     await self._sweep()
             except HaulcastError as error:
                 log.warning("look_failed", error=str(error))
+                self._condemn_not_before_s = now_s + LEASE_TTL_S
                 # Whatever is overdue now is so because nobody could write: its owners shall have the first try.
                 next_sweep_s = now_s + SWEEP_EVERY_S + OVERDUE_MS / 1000
 
@@ -93,18 +100,38 @@ class Failover:
         members = await self._cluster.members()
         self._leaving.update(member.incarnation for member in members if member.draining)
         suspects = self._suspects(members, before, now_s)
-        self._membership.see([*members, *self._vanished()])
-        left = self._leaving & self._missing_since_s.keys()
-        lost = [one for one in suspects if await self._is_lost(one, members, now_s)]
-        if lost:
-            self._membership.see([*members, *self._vanished()])
-        if self._membership.peers != before or lost:
+        self._see(members)
+        for one in suspects:
+            left = one in self._leaving and one in self._missing_since_s
+            if await self._is_lost(one, now_s):
+                self._bequests[one] = not left
+        self._see(members)
+        if self._membership.peers != before:
             self._placement.peers_changed()
-        if lost:
-            self._leaving.difference_update(lost)
-            await self._claim(share=True)
-        if dead := set(lost) - left:
-            log.warning("nodes_lost", incarnations=sorted(dead), alive=sorted(self._membership.alive))
+        if self._bequests:
+            await self._inherit()
+
+    def _see(self, members: Iterable[Member]) -> None:
+        """All count as living that are not given up; those that have vanished without a word as well. They own what
+        they own: had the store forgotten everybody, each would rob each otherwise."""
+        vanished = (Member(one, alive=True, draining=False) for one in self._missing_since_s.keys() - self._leaving)
+        self._membership.see(
+            replace(member, alive=True) for member in (*members, *vanished) if member.incarnation not in self._bequests
+        )
+
+    async def _inherit(self) -> None:
+        """Do for those that were given up what is to be done."""
+        lost = dict(self._bequests)
+        for one in lost:
+            await self._journal.mark_lost(one)
+        await self._claim(share=True)
+        if not self._membership.held:
+            return
+        self._leaving.difference_update(lost)
+        for one in lost:
+            del self._bequests[one]
+        if dead := sorted(one for one, died in lost.items() if died):
+            log.warning("nodes_lost", incarnations=dead, alive=sorted(self._membership.alive))
             self._metrics.nodes_lost.inc(len(dead))
             self._on_death()
 
@@ -123,20 +150,15 @@ class Failover:
         ]
         return lapsed + list(self._missing_since_s)
 
-    def _vanished(self) -> list[Member]:
-        """Those that are no members any more without having said that they would leave, and are not given up yet. They
-        own what they own: had the store forgotten everybody, each would rob each otherwise."""
-        return [Member(one, alive=True, draining=False) for one in self._missing_since_s if one not in self._leaving]
-
-    async def _is_lost(self, incarnation: int, members: Collection[Member], now_s: float) -> bool:
+    async def _is_lost(self, incarnation: int, now_s: float) -> bool:
         """Whether a suspect is given up now."""
         since_s = self._missing_since_s.get(incarnation)
         if since_s is not None and now_s - since_s < LEASE_TTL_S:
             lost = await self._journal.is_lost(incarnation)
+        elif now_s < self._condemn_not_before_s:
+            lost = False
         else:
             lost = await self._cluster.condemn(incarnation)
-            if lost:
-                await self._journal.mark_lost(incarnation)
         if lost:
             self._missing_since_s.pop(incarnation, None)
         return lost

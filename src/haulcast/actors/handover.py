@@ -144,8 +144,8 @@ class Handover:
         self._tasks.start(self._adopt(sender, adopt), "adopt")
 
     async def _adopt(self, sender: int, adopt: envelopes.Adopt) -> None:
-        if not self._membership.held:
-            return  # whoever asked will ask again
+        if not self._membership.held or self._placement.leaving:
+            return  # whoever asked will ask again, or another
         try:
             claimed = await self._journal.claim(adopt.claims, self._membership.incarnation)
         except StoreUnavailable as error:

@@ -14,6 +14,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from math import inf
 
 import structlog
@@ -25,6 +26,9 @@ from .bus import NodeBus
 
 LEASE_TTL_S = 1.5
 RENEW_EVERY_S = 0.3
+MET_WITHIN_S = 0.6
+"""How long a node that joins waits for the others to meet it: they look every 0.2 s (`failover.LOOK_EVERY_S`)."""
+_MET_POLL_S = 0.01
 
 log = structlog.get_logger()
 
@@ -92,10 +96,14 @@ class Membership:
             self._extended.clear()
             await self._extended.wait()
 
-    def see(self, members: Iterable[Member]) -> None:
-        """Note who is there."""
+    def see(self, members: Iterable[Member], *, joining: bool = False) -> None:
+        """Note who is there. A node that is joining has had nothing to tell them yet."""
         others = [member for member in members if member.alive and member.incarnation != self.incarnation]
-        self._bus.peers = frozenset(member.incarnation for member in others)
+        peers = frozenset(member.incarnation for member in others)
+        if joining:
+            self._bus.peers = peers
+        else:
+            self._bus.meet(peers)
         self.heirs = frozenset(member.incarnation for member in others if not member.draining)
 
     async def join(self) -> None:
@@ -107,8 +115,16 @@ class Membership:
         await self._bus.listen(incarnation)
         self.incarnation = incarnation
         self.lost = False
-        self.see(await self._cluster.members())
+        self.see(await self._cluster.members(), joining=True)
         self._extend(sent_s)
+
+    async def introduced(self) -> None:
+        """Wait until all others have met this node: from then on it is told what happens. Not for long: who is dead,
+        but has a lease, never will."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MET_WITHIN_S):
+                while self._bus.strangers:
+                    await asyncio.sleep(_MET_POLL_S)
 
     async def check(self) -> None:
         """Ask the journal whether this node was given up, although it has a lease: the store of leases may have

@@ -20,7 +20,7 @@ from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate
 from haulcast.domain.settings import TenantSettings
-from haulcast.errors import ErrorCode, RequestError
+from haulcast.errors import ErrorCode, RequestError, StoreUnavailable
 from haulcast.ports import Kind, Presence
 from haulcast.tasks import TaskSet
 
@@ -104,11 +104,12 @@ class Roster:
         self, tenant_id: TenantId, transporter_id: TransporterId, vehicle_id: VehicleId | None = None
     ) -> None:
         """Tell every live broadcast within whose reach the vehicle stands (None: any of the transporter's)."""
-        found = [
-            (vehicle, position)
-            for vehicle, position in await self._presence.available(tenant_id, transporter_id)
-            if vehicle_id in (None, vehicle.vehicle_id)
-        ]
+        try:
+            available = await self._presence.available(tenant_id, transporter_id)
+        except StoreUnavailable as error:
+            log.warning("not_offered_late", tenant=tenant_id, transporter=transporter_id, error=str(error))
+            return
+        found = [(vehicle, position) for vehicle, position in available if vehicle_id in (None, vehicle.vehicle_id)]
         if not found:
             return
         if self._bus.peers:

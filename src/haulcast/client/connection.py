@@ -177,6 +177,7 @@ class Connection:
         """One socket, from its handshake to its end."""
         try:
             async with (
+                asyncio.timeout(HELLO_TIMEOUT_S) as handshake,  # a server that stands still takes connections
                 session.ws_connect(
                     self._url,
                     protocols=(SUBPROTOCOL,),
@@ -186,6 +187,7 @@ class Connection:
                 ) as ws,
                 Helpers() as self._helpers,
             ):
+                handshake.reschedule(None)
                 return await self._converse(ws, self._helpers)
         except aiohttp.WSServerHandshakeError as error:
             fatal = 400 <= error.status < 500 and error.status not in (408, 425, 429)

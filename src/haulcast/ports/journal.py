@@ -172,7 +172,7 @@ class FleetConflict(Exception):
 
 class Journal(Protocol):
     """The durable truth. Every method may raise `JournalUnavailable`, and then says nothing of what was written, or
-    `JournalFault`, and then nothing was."""
+    `JournalFault`, and then the same call would raise it again."""
 
     async def next_incarnation(self) -> int:
         """A number above all given before, to any node: who this process is in fences."""

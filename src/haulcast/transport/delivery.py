@@ -3,7 +3,8 @@
 1. There is no await here, nothing is encoded, and there is no work for clients who are not connected.
 2. News of one broadcast come from one owner after another, over different ways. Those that are older than what was
    handed out before are not applied. Those that do not build on it are not applied to feeds, which may lack what was
-   missed. Either way what they concern is read again instead.
+   missed, but for new offers, which are whole. Either way what they concern is read again instead. Where nodes share a
+   journal, the first news of a broadcast build on what was handed out here only if the broadcast is new.
 3. A seq is written once, so the state of (1, 9) is that of (2, 9): taking a broadcast over changes nothing that is
    shown. Who has the one and who has the other each get the delta from theirs; nearly always all have one. For who has
    an earlier state the broadcast is read again.
@@ -29,12 +30,13 @@ log = structlog.get_logger()
 
 
 class Delivery:
-    """Hands out news. `deliveries` counts, by `kind`."""
+    """Hands out news. `deliveries` counts, by `kind`. `shared`: there may be news that never came here."""
 
-    def __init__(self, subscriptions: Subscriptions, stale: Staleness, deliveries: Counter) -> None:
+    def __init__(self, subscriptions: Subscriptions, stale: Staleness, deliveries: Counter, shared: bool) -> None:
         self._subscriptions = subscriptions
         self._stale = stale
         self._deliveries = deliveries
+        self._shared = shared
         # Also of broadcasts that have ended: late news of one would open its offers again.
         self._last: OrderedDict[tuple[TenantId, BroadcastId], TopicVersion] = OrderedDict()
 
@@ -57,12 +59,14 @@ class Delivery:
         else:
             self._look_for_new(news)
             self._tell_watchers(news)
-        if last is not None and news.since > last[1]:
+        missed = self._shared and news.since > 0 if last is None else news.since > last[1]
+        if missed:
             log.info("missed_news", broadcast=news.broadcast_id, version=news.version, last=last)
-            self._read_feeds_again(news)
-            return
         for update in news.updates:
-            self._update_feeds(news, update)
+            if missed and not update.tails:
+                self._stale.mark(self._here(news, update.topics))
+            else:
+                self._update_feeds(news, update)
 
     def _show_to_customer(self, news: News) -> None:
         """A new broadcast: everything its customer has open shows it."""

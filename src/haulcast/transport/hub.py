@@ -47,9 +47,11 @@ class Hub:
         bus: Bus,
         next_epoch: Callable[[], Awaitable[int]],
         deliveries: Counter,
+        *,
+        shared: bool = False,
     ) -> None:
         """`next_epoch` gives a number above all that it gave before to any node. A node that has the journal for itself
-        may be given its incarnation each time."""
+        may be given its incarnation each time. `shared`: it has not, and may miss what other nodes had to say."""
         self._journal = journal
         self._clock = clock
         self._bus = bus
@@ -58,7 +60,7 @@ class Hub:
         self._snapshots = Snapshots(journal, clock)
         self._subscriptions = Subscriptions()
         self._stale = Staleness(self._read_again)
-        self._delivery = Delivery(self._subscriptions, self._stale, deliveries)
+        self._delivery = Delivery(self._subscriptions, self._stale, deliveries, shared)
         # One snapshot is read at a time: the journal would read them one after the other anyway, and a topic has less
         # time to move on under a read that does not wait for others. Without it, 300 phones that come back together
         # while their feeds move keep each other from ever getting one.

@@ -290,6 +290,31 @@ async def test_closing_while_there_is_no_connection(server: FakeServer) -> None:
         await waiting
 
 
+async def test_a_server_that_takes_the_connection_and_stands_still_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that is suspended does that, and a load balancer has others."""
+    monkeypatch.setattr("haulcast.client.connection.HELLO_TIMEOUT_S", 0.05)
+    taken: list[asyncio.StreamWriter] = []
+    again = asyncio.Event()
+
+    def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(writer)
+        if len(taken) == 2:
+            again.set()
+
+    listener = await asyncio.start_server(take, "127.0.0.1", 0)
+    opening = asyncio.create_task(Client(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "token").open())
+    async with asyncio.timeout(5):
+        await again.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    for writer in taken:
+        writer.close()
+    listener.close()
+
+
 async def test_a_session_that_was_lent_is_left_open(server: FakeServer) -> None:
     async with aiohttp.ClientSession() as session:
         async with Client(server.url, "token", session=session):

@@ -3,8 +3,10 @@
 1. At most so many connections; whoever finds all of them busy waits. A connection carries one exchange at a time: all
    commands in one write, then all replies. Whatever goes wrong in between, it is closed: no reply can be taken for
    that of another command.
-2. Everything ends within `ANSWER_WITHIN_S`, in `ClusterUnavailable` if need be, with what the driver said as its cause.
-   No other error comes out of here; error replies of Redis are one too.
+2. An exchange ends within `ANSWER_WITHIN_S`, the wait for a free connection included unless its caller has patience:
+   many at once that gave up while they queue would all come back at once, and again, and none would ever be done. It
+   ends in `ClusterUnavailable` if need be, with what the driver said as its cause. No other error comes out of here;
+   error replies of Redis are one too.
 3. A connection that was used before may have been closed from the other side meanwhile. If that shows, the exchange is
    tried once more on a new one: it may then happen twice, and callers for whom that matters say so.
 """
@@ -37,21 +39,22 @@ def uncounted(_more: float) -> None:
 
 
 @asynccontextmanager
-async def answer_in_time() -> AsyncIterator[None]:
-    """What is awaited within ends in time, or in `ClusterUnavailable`."""
+async def answer_in_time(more_s: float = 0.0) -> AsyncIterator[None]:
+    """What is awaited within ends in time, or `more_s` later, or in `ClusterUnavailable`."""
     try:
-        async with asyncio.timeout(ANSWER_WITHIN_S):
+        async with asyncio.timeout(ANSWER_WITHIN_S + more_s):
             yield
     except TimeoutError as error:
-        raise ClusterUnavailable(f"Redis has not answered within {ANSWER_WITHIN_S:g} s") from error
+        raise ClusterUnavailable(f"Redis has not answered within {ANSWER_WITHIN_S + more_s:g} s") from error
 
 
 class RedisClient:
     """`commands` counts what is sent."""
 
-    def __init__(self, url: str, *, connections: int, commands: Count = uncounted) -> None:
+    def __init__(self, url: str, *, connections: int, commands: Count = uncounted, patience_s: float = 0.0) -> None:
         # Replies are awaited under a timeout of our own, hence none in the driver.
         self._maker = ConnectionPool.from_url(url, protocol=2, socket_timeout=None, socket_connect_timeout=1.0)
+        self._patience_s = patience_s  # how much longer to wait for a free connection
         self._connections = connections
         self._free = asyncio.Semaphore(connections)
         self._idle: list[AbstractConnection] = []  # not in use; connected or not
@@ -95,17 +98,18 @@ class RedisClient:
     async def _exchange(self, commands: Sequence[Command], *, again: bool) -> list[Reply]:
         """The replies, those that are errors as exceptions."""
         try:
-            async with answer_in_time(), self._free:
+            async with answer_in_time(self._patience_s), self._free:
                 if self._closed:
                     raise ClusterUnavailable("Redis: closed")
                 connection = self._idle.pop() if self._idle else self.connection()
                 try:
-                    if connection.is_connected and again:
-                        try:
-                            return await self._exchange_over(connection, commands)
-                        except RedisConnectionError:
-                            pass
-                    return await self._exchange_over(connection, commands)
+                    async with answer_in_time():
+                        if connection.is_connected and again:
+                            try:
+                                return await self._exchange_over(connection, commands)
+                            except RedisConnectionError:
+                                pass
+                        return await self._exchange_over(connection, commands)
                 finally:
                     self._idle.append(connection)
         except (RedisError, OSError) as error:

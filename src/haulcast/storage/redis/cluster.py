@@ -99,6 +99,7 @@ class RedisCluster:
 
     async def listen(self, incarnation: int, receive: Callable[[bytes], None], missed: Callable[[], None]) -> None:
         """See `Cluster`. When it raises, subscribing is tried further, and `missed` tells that it has come about."""
+        self._directory.start()
         await self._listener.listen(incarnation, receive, missed)
 
     async def close(self) -> None:

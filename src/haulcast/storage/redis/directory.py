@@ -28,6 +28,10 @@ class Directory:
         self._waiting: dict[str, tuple[Ownership, int | None]] = {}  # by key; for how long, None: to be forgotten
         self._writer = Writer("directory", self._write, _PAUSE_S)
 
+    def start(self) -> None:
+        """Have the writer's task from now on, so that a node has the same tasks whether or not it had a broadcast."""
+        self._writer.wake()
+
     def note(self, tenant_id: TenantId, broadcast_id: BroadcastId, owner: Ownership, ttl_ms: int | None) -> None:
         """See `Cluster.record` and, for `ttl_ms` None, `Cluster.forget`."""
         key = OWNER(tenant_id, broadcast_id)

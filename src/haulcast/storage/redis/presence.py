@@ -36,6 +36,7 @@ from .scripts import Script
 from .writer import Writer
 
 _CONNECTIONS = 8
+_PATIENCE_S = 5.0
 _PAUSE_S = 0.05
 _WRITE_FIRST_S = 0.3
 """How long a question waits for what waits to be written: some 10,000 reports."""
@@ -80,7 +81,7 @@ class RedisPresence:
         commands: Count = uncounted,
         now_ms: Callable[[], int] | None = None,
     ) -> None:
-        self._client = RedisClient(url, connections=_CONNECTIONS, commands=commands)
+        self._client = RedisClient(url, connections=_CONNECTIONS, commands=commands, patience_s=_PATIENCE_S)
         self._clock = clock
         self._vehicle_ms = round(vehicle_ttl_s * 1000)  # for how long a position counts
         self._heard_ms = round(transporter_ttl_s * 1000)  # for how long a transporter's sign of life does
@@ -136,7 +137,7 @@ class RedisPresence:
 
     async def go_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
         """See `Presence`."""
-        async with answer_in_time():
+        async with answer_in_time(_PATIENCE_S):
             await self._write_for(tenant_id)
             [changed] = await self._client.run(
                 _GO_ONLINE([ONLINE(tenant_id)], self._now(), ONLINE.ttl_ms, self._heard_ms, transporter_id)
@@ -146,7 +147,7 @@ class RedisPresence:
 
     async def go_offline(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
         """See `Presence`."""
-        async with answer_in_time():
+        async with answer_in_time(_PATIENCE_S):
             await self._write_for(tenant_id)
             [changed] = await self._client.run(
                 _GO_OFFLINE([ONLINE(tenant_id)], self._now(), self._heard_ms, transporter_id)
@@ -156,7 +157,7 @@ class RedisPresence:
 
     async def is_online(self, tenant_id: TenantId, transporter_id: TransporterId) -> bool:
         """See `Presence`."""
-        async with answer_in_time():
+        async with answer_in_time(_PATIENCE_S):
             await self._write_for(tenant_id)
             [online] = await self._client.run(
                 _IS_ONLINE([ONLINE(tenant_id)], self._now(), self._heard_ms, transporter_id)
@@ -168,7 +169,7 @@ class RedisPresence:
         vehicles: defaultdict[TenantId, list[VehicleId]] = defaultdict(list)
         for tenant_id, vehicle_id in engaged:
             vehicles[tenant_id].append(vehicle_id)
-        async with answer_in_time():
+        async with answer_in_time(_PATIENCE_S):
             await self._writer.flush(_WRITE_FIRST_S)
             calls = [
                 _SYNC_ENGAGED(
@@ -190,7 +191,7 @@ class RedisPresence:
     async def available(self, tenant_id: TenantId, transporter_id: TransporterId) -> list[tuple[Vehicle, Point]]:
         """See `Presence`."""
         keys = [FLEETS(tenant_id), VEHICLES(tenant_id), ONLINE(tenant_id), ENGAGED(tenant_id)]
-        async with answer_in_time():
+        async with answer_in_time(_PATIENCE_S):
             await self._write_for(tenant_id)
             [rows] = await self._client.run(
                 _AVAILABLE(keys, self._now(), self._vehicle_ms, self._heard_ms, transporter_id)
@@ -212,7 +213,7 @@ class RedisPresence:
         if not types:
             return Nearby((), left_out=False)
         keys = [SEEN(tenant_id), VEHICLES(tenant_id), ONLINE(tenant_id), ENGAGED(tenant_id)]
-        async with answer_in_time():
+        async with answer_in_time(_PATIENCE_S):
             await self._write_for(tenant_id)
             [rows] = await self._client.run(
                 _NEAREST(
