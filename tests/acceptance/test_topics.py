@@ -177,7 +177,7 @@ async def test_versions_never_go_back_however_connections_break(own_server: Serv
         versions = await watching
         assert len(versions) > 2  # it did see the feed move
         assert versions == sorted(versions)
-        assert len({epoch for epoch, _ in versions}) == 2
+        assert len({epoch for epoch, _ in versions}) >= 2  # a start gives another, on a cluster so does a subscription
 
 
 async def come_back(network: Network, role: str, user: str, shown: dict[str, Version]) -> None:

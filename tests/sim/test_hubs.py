@@ -386,8 +386,8 @@ async def test_news_that_follow_on_missed_ones_are_not_applied_to_feeds(world: H
 
 async def test_first_news_of_a_broadcast_that_is_not_new_are_not_applied_to_feeds(world: Hubs) -> None:
     """The owner died with what it had to say: its heir's first news amend an offer that the feed never had. New offers
-    are told all the same."""
-    feed, late = [await connected(world, Role.TRANSPORTER, user, 1) for user in ("t0", "t2")]
+    are told all the same, and so is whatever has happened."""
+    feed, winner, late = [await connected(world, Role.TRANSPORTER, user, 1) for user in ("t0", "t1", "t2")]
     owners = [Owner(world, BroadcastId(f"b{number}")) for number in range(CUSTOMERS)]
     world.links[0].cut = True
     for number, owner in enumerate(owners):
@@ -398,8 +398,9 @@ async def test_first_news_of_a_broadcast_that_is_not_new_are_not_applied_to_feed
     await owners[1].do(Appear(candidate(2)))
     assert len(late.events("offer")) == 1
     await world.settle()
-    assert feed.gaps == late.gaps == 0
-    await check(world, feed, late)
+    assert len(winner.events("trip_assigned")) == 1
+    assert feed.gaps == winner.gaps == late.gaps == 0
+    await check(world, feed, winner, late)
 
 
 # --- Subscribing -----------------------------------------------------------------------------------------------------

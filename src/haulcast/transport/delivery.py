@@ -3,8 +3,9 @@
 1. There is no await here, nothing is encoded, and there is no work for clients who are not connected.
 2. News of one broadcast come from one owner after another, over different ways. Those that are older than what was
    handed out before are not applied. Those that do not build on it are not applied to feeds, which may lack what was
-   missed, but for new offers, which are whole. Either way what they concern is read again instead. Where nodes share a
-   journal, the first news of a broadcast build on what was handed out here only if the broadcast is new.
+   missed, but for new offers, which are whole. Either way what they concern is read again, and the events of the
+   second are told after it. Where nodes share a journal, the first news of a broadcast build on what was handed out
+   here only if the broadcast is new.
 3. A seq is written once, so the state of (1, 9) is that of (2, 9): taking a broadcast over changes nothing that is
    shown. Who has the one and who has the other each get the delta from theirs; nearly always all have one. For who has
    an earlier state the broadcast is read again.
@@ -63,10 +64,7 @@ class Delivery:
         if missed:
             log.info("missed_news", broadcast=news.broadcast_id, version=news.version, last=last)
         for update in news.updates:
-            if missed and not update.tails:
-                self._stale.mark(self._here(news, update.topics))
-            else:
-                self._update_feeds(news, update)
+            self._update_feeds(news, update, missed)
 
     def _show_to_customer(self, news: News) -> None:
         """A new broadcast: everything its customer has open shows it."""
@@ -105,7 +103,7 @@ class Delivery:
             for connection in told:
                 self._subscriptions.leave(connection, news.topic)
 
-    def _update_feeds(self, news: News, update: Update) -> None:
+    def _update_feeds(self, news: News, update: Update, missed: bool) -> None:
         topics, tenant_id, now_ms = self._subscriptions.topics, news.tenant_id, news.now_ms
         delta, tails, event_name, event = update.delta, update.tails, update.event_name, update.event
         reached = 0
@@ -114,6 +112,11 @@ class Delivery:
             if topic is None:
                 continue
             since, label = topic.version, topic.label
+            if not tails and (missed or topic.key in self._stale):
+                self._stale.mark([topic.key])  # what this amends may be what it lacks
+                if event_name:
+                    topic.owed.append((event_name, event))
+                continue
             version = topic.version = (since[0], since[1] + 1)
             frames = delta_frame(label, since, version, now_ms, delta + tails[position] if tails else delta)
             if event_name:

@@ -28,7 +28,7 @@ from .news import News, may_change, render
 from .snapshots import Snapshot, Snapshots, may_ask, may_see
 from .staleness import Staleness, customer_mark, marked_customer
 from .subscriptions import MAX_TOPICS, Connection, Subscriptions, Topic
-from .topics import TopicKey, TopicVersion, broadcast_topic, snapshot_frame
+from .topics import TopicKey, TopicVersion, broadcast_topic, event_frame, snapshot_frame
 
 RECENT_BROADCASTS = 10
 """How many of a customer's newest broadcasts are looked at when they connect."""
@@ -227,7 +227,12 @@ class Hub:
         elif snapshot is not None:
             topic.version = (topic.version[0], topic.version[1] + 1)
         if snapshot is not None and behind:
-            self._send(topic, snapshot, behind)
+            version, now_ms = self._send(topic, snapshot, behind), self._clock.now_ms()
+            if topic.owed:
+                frames = b"".join(event_frame(topic.label, version, now_ms, *event) for event in topic.owed)
+                topic.owed.clear()
+                for connection in behind:
+                    connection.send(frames)
         if snapshot is None or not snapshot.may_change:
             for connection in behind:
                 self._subscriptions.leave(connection, name)

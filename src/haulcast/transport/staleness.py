@@ -42,6 +42,11 @@ class Staleness:
         self._then: dict[TopicKey, None] = {}
         self._tasks = TaskSet()
         self._working = False
+        self._reading: TopicKey | None = None
+
+    def __contains__(self, key: TopicKey) -> bool:
+        """Whether it is marked, or being read."""
+        return key in self._then or key in self._first or key == self._reading
 
     def __len__(self) -> int:
         return len(self._first) + len(self._then)
@@ -63,6 +68,7 @@ class Staleness:
             while marks := self._first or self._then:
                 key = next(iter(marks))
                 del marks[key]
+                self._reading = key
                 try:
                     await self._read_again(key)
                 except (StoreUnavailable, RequestError) as error:
@@ -71,5 +77,7 @@ class Staleness:
                     await asyncio.sleep(RETRY_S)
                 except Exception:
                     log.exception("refresh_failed", topic=key[1])
+                finally:
+                    self._reading = None
         finally:
             self._working = False

@@ -8,6 +8,7 @@
 4. A user may have `MAX_CONNECTIONS` connections; the oldest goes when one more has been greeted.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -37,11 +38,14 @@ class Connection(Protocol):
         ...
 
 
+MAX_OWED = 100
+
+
 class Topic:
     """A topic that somebody has subscribed to. Nothing that its subscribers were sent is newer than `version`, but for
     snapshots of a broadcast."""
 
-    __slots__ = ("counted", "key", "label", "reading", "subscribers", "version")
+    __slots__ = ("counted", "key", "label", "owed", "reading", "subscribers", "version")
 
     def __init__(self, key: TopicKey, retired: TopicVersion) -> None:
         name = key[1]
@@ -50,6 +54,8 @@ class Topic:
         self.counted = not name.startswith("broadcast:")
         self.version = retired if self.counted else (0, 0)
         self.subscribers: dict[Connection, TopicVersion] = {}
+        self.owed: deque[tuple[bytes, bytes]] = deque(maxlen=MAX_OWED)
+        """Events, by name and data, that are to be told after the snapshot that is being read."""
         self.reading: dict[Connection, int] = {}  # how many of its subscribes are under way
 
     @property

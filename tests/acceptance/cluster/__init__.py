@@ -1,0 +1,1 @@
+"""Stories of three nodes, and of what happens to them and to what they share."""
