@@ -109,7 +109,9 @@ class Node:
             try:
                 await node.dispatch.start()
             except StoreUnavailable as error:
-                raise ConfigError(f"the stores cannot be reached: {error}") from error
+                raise ConfigError(
+                    f"the stores cannot be reached: {error}; check HAULCAST_DATABASE_URL and HAULCAST_REDIS_URL"
+                ) from error
             await node.dispatch.membership.introduced()
             edge = Edge(
                 Services(
@@ -248,7 +250,7 @@ async def _serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     node = await Node.start(config)
     if config.clustered:
-        log.tell(node=lambda: node.incarnation)
+        log.tell(incarnation=lambda: node.incarnation)
     if DEVELOPMENT_KEY in config.keys:
         logger.warning("DEVELOPMENT MODE: anybody can sign tokens with the built-in key; never expose this server")
     for name in config.exposed:

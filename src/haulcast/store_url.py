@@ -14,7 +14,7 @@ _FORM = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
     r"(?:(?P<user>[^:@/?#\s]*)(?::[^@/?#\s]*)?@)?"
     r"(?P<hosts>[^@/?#\s]*)"
-    r"(?P<path>/[^?#\s]*)?"
+    r"(?P<path>/[^@?#\s]*)?"
     r"(?:\?(?P<query>[^#\s]*))?"
 )
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::(?P<port>[0-9]{1,5}))?")

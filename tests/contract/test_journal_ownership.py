@@ -155,6 +155,15 @@ async def test_what_is_overdue_is_taken_from_the_living_too_but_not_from_oneself
     assert await journal.claim_orphans(7, {7, 8, 9}, 10, overdue_before_ms=0) == []
 
 
+async def test_a_node_can_ask_what_it_owns(journal: Journal) -> None:
+    mine, others, ended = another(1), another(2), another(3)
+    mine.incarnation = ended.incarnation = 7
+    await land(journal, *(haul.step(haul.created()) for haul in (mine, others, ended)))
+    await land(journal, ended.step(ended.cancelled()))
+    assert await journal.list_owned(7) == [Claim(ACME, mine.broadcast_id, 1)]
+    assert await journal.list_owned(8) == []
+
+
 async def test_when_orphans_are_split_each_falls_to_exactly_one_whoever_asks_first(journal: Journal) -> None:
     everything = {f"b{number}" for number in range(1, 61)}
     dead = [another(number) for number in range(1, 61)]

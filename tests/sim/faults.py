@@ -49,6 +49,7 @@ class FaultyJournal(MemoryJournal):
         self.failing: float = 0  # so many of the next commits write nothing and raise
         self.losing: float = 0  # so many of the next commits write everything and raise
         self.claims_losing: float = 0  # so many of the next claims take the broadcast and raise
+        self.takeovers_losing = 0  # so many of the next claims of orphans take some and raise
         self.claims_take_s = 0.0  # what it takes to claim some orphans
         self.claims_failing: float = 0  # so many of the next claims take nothing and raise `claim_error`
         self.claim_error: Exception = JournalUnavailable("out of reach")
@@ -166,7 +167,13 @@ class FaultyJournal(MemoryJournal):
         """See `Journal`."""
         if self.claims_take_s:
             await asyncio.sleep(self.claims_take_s)
-        return await super().claim_orphans(incarnation, alive, limit, share=share, overdue_before_ms=overdue_before_ms)
+        claimed = await super().claim_orphans(
+            incarnation, alive, limit, share=share, overdue_before_ms=overdue_before_ms
+        )
+        if claimed and self.takeovers_losing:
+            self.takeovers_losing -= 1
+            raise JournalUnavailable("the answer was lost")
+        return claimed
 
     async def claim(self, claims: Sequence[Claim], incarnation: int) -> list[Stored]:
         """See `Journal`."""
@@ -207,6 +214,8 @@ class FlakyCluster(MemoryCluster):
 
     async def members(self) -> list[Member]:
         """See `Cluster`."""
+        if self.dead:
+            return []
         self._reach()
         return await super().members()
 
@@ -217,8 +226,9 @@ class FlakyCluster(MemoryCluster):
 
     async def drain(self, incarnation: int) -> None:
         """See `Cluster`."""
-        self._reach()
-        await super().drain(incarnation)
+        if not self.dead:
+            self._reach()
+            await super().drain(incarnation)
 
     async def locate(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
         """See `Cluster`."""

@@ -193,6 +193,21 @@ async def test_a_takeover_in_which_the_journal_fails_is_tried_again_at_once(worl
     assert await world.journal.is_lost(first.incarnation)
 
 
+async def test_what_was_claimed_by_a_claim_whose_answer_was_lost_still_comes_to_its_end(world: World) -> None:
+    first, second, third = world.nodes
+    await third.stop()
+    broadcast_id = await create_on(world, first, "c1", expires_in_s=60)
+    await asyncio.sleep(1)
+    await first.crash()
+    world.journal.takeovers_losing = 1
+    await asyncio.sleep(2 * FAILOVER_S)
+    assert world.journal.takeovers_losing == 0
+    assert await owner(world, broadcast_id) == second.incarnation
+    assert len(second.dispatch.registry) == 1
+    await asyncio.sleep(60)
+    assert not (await world.state(broadcast_id)).live
+
+
 async def test_of_two_nodes_that_stop_at_once_none_leaves_its_broadcasts_to_the_other(world: World) -> None:
     first, second, third = world.nodes
     ids = [await create_on(world, node, f"{n}-c{node.incarnation}") for n in range(10) for node in (first, second)]

@@ -8,7 +8,8 @@
    After the store was out of reach nobody is condemned for the time of a lease: the others could not renew either.
 3. The broadcasts of the dead are split among the living by rendezvous hashing, and each claims its share, those due
    soonest first. The claim is the fence: whoever was thought dead and is not cannot write any more.
-4. A slow sweep claims what all of this has missed, and what is overdue although its owner seems to live.
+4. A slow sweep claims what all of this has missed, and what is overdue although its owner seems to live. A claim that
+   failed may have landed all the same: then what the journal says is this node's, and has no actor, is claimed again.
 5. Clients of this node may have missed what the dead had no time to say: `on_death` has every view read again.
 6. What is to be done for a dead node is remembered until all of it is done; a store that fails meanwhile delays it.
 7. A node that is not sure of its own lease does nothing of this.
@@ -76,6 +77,7 @@ class Failover:
         """Watch until cancelled."""
         next_tip_s = next_sweep_s = self._clock.monotonic_s()
         next_sweep_s += SWEEP_EVERY_S
+        failing = False
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             now_s = self._clock.monotonic_s()
@@ -88,10 +90,14 @@ class Failover:
                     next_sweep_s = now_s + SWEEP_EVERY_S
                     await self._sweep()
             except HaulcastError as error:
-                log.warning("look_failed", error=str(error))
                 self._condemn_not_before_s = now_s + LEASE_TTL_S
-                # Whatever is overdue now is so because nobody could write: its owners shall have the first try.
-                next_sweep_s = now_s + SWEEP_EVERY_S + OVERDUE_MS / 1000
+                if not failing:  # not again: a store that comes and goes must not keep the sweep from its turn for ever
+                    log.warning("look_failed", error=str(error))
+                    # Whatever is overdue now is so because nobody could write: its owners shall have the first try.
+                    next_sweep_s = now_s + SWEEP_EVERY_S + OVERDUE_MS / 1000
+                failing = True
+            else:
+                failing = False
 
     async def _look(self, now_s: float) -> None:
         if not self._membership.held:
@@ -110,6 +116,8 @@ class Failover:
             self._placement.peers_changed()
         if self._bequests:
             await self._inherit()
+        if self._membership.claims_unsure:
+            await self._find_own()
 
     def _see(self, members: Iterable[Member]) -> None:
         """All count as living that are not given up; those that have vanished without a word as well. They own what
@@ -163,16 +171,30 @@ class Failover:
             self._missing_since_s.pop(incarnation, None)
         return lost
 
+    async def _find_own(self) -> None:
+        """Go on with what this node owns without knowing it."""
+        incarnation = self._membership.incarnation
+        owned = await self._journal.list_owned(incarnation)
+        forgotten = [one for one in owned if (one.tenant_id, one.broadcast_id) not in self._registry]
+        for start in range(0, len(forgotten), CLAIMED_AT_ONCE):
+            for stored in await self._journal.claim(forgotten[start : start + CLAIMED_AT_ONCE], incarnation):
+                self._registry.adopt(stored)
+        self._membership.claims_unsure = False
+
     async def _claim(self, *, share: bool, overdue_before_ms: int | None = None) -> None:
         """Claim and go on with orphans until there are none."""
         while self._membership.held and not self._placement.leaving:
-            claimed = await self._journal.claim_orphans(
-                self._membership.incarnation,
-                self._membership.alive,
-                CLAIMED_AT_ONCE,
-                share=share,
-                overdue_before_ms=overdue_before_ms,
-            )
+            try:
+                claimed = await self._journal.claim_orphans(
+                    self._membership.incarnation,
+                    self._membership.alive,
+                    CLAIMED_AT_ONCE,
+                    share=share,
+                    overdue_before_ms=overdue_before_ms,
+                )
+            except HaulcastError:
+                self._membership.claims_unsure = True
+                raise
             for stored in claimed:
                 self._registry.adopt(stored)
             if claimed:

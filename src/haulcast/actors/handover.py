@@ -59,6 +59,7 @@ class Handover:
         self._bus = bus
         self._metrics = metrics
         self._tasks = TaskSet()
+        self._announced = False
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Sequence[Claim]]] = {}
         bus.handle(Kind.ADOPT, self._on_adopt)
@@ -69,10 +70,7 @@ class Handover:
         self._placement.leaving = True
         try:
             async with asyncio.timeout(timeout_s):
-                await self._cluster.drain(self._membership.incarnation)
-                self._membership.see(await self._cluster.members())
-                if self._membership.heirs:
-                    await asyncio.sleep(2 * LOOK_EVERY_S)  # until all have seen that this is no death
+                await self._announce()
                 while self._membership.heirs and (owned := self._registry.owned()):
                     await self._give(owned)
                     await asyncio.sleep(_ROUND_PAUSE_S)
@@ -83,8 +81,21 @@ class Handover:
             log.warning("handover_timed_out", left=len(self._registry.owned()))
 
     async def close(self) -> None:
-        """End what is under way."""
+        """End what is under way, and let the others know that this is no death."""
         await self._tasks.close()
+        if not self._announced and self._membership.held:
+            try:
+                await self._announce()
+            except ClusterUnavailable as error:
+                log.warning("departure_not_announced", error=str(error))
+
+    async def _announce(self) -> None:
+        """Say that this node is about to leave, and wait until all have seen it. Raises `ClusterUnavailable`."""
+        await self._cluster.drain(self._membership.incarnation)
+        self._announced = True
+        self._membership.see(await self._cluster.members())
+        if self._membership.heirs:
+            await asyncio.sleep(2 * LOOK_EVERY_S)
 
     async def _give(self, owned: Sequence[Claim]) -> None:
         """Offer each to its heir, to all heirs side by side."""
@@ -149,6 +160,7 @@ class Handover:
         try:
             claimed = await self._journal.claim(adopt.claims, self._membership.incarnation)
         except StoreUnavailable as error:
+            self._membership.claims_unsure = True
             log.warning("adoption_failed", sender=sender, error=str(error))
             return
         for stored in claimed:

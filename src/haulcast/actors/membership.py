@@ -61,6 +61,8 @@ class Membership:
         self.incarnation = 0
         self.lost = True
         """Given up by the others, and not joined anew yet."""
+        self.claims_unsure = False
+        """A claim has failed, and may have landed all the same."""
         self.heirs: frozenset[int] = frozenset()
         """Those of `peers` that are not about to leave."""
 
@@ -109,10 +111,10 @@ class Membership:
     async def join(self) -> None:
         """Become a member under a new incarnation. Raises `StoreUnavailable`."""
         incarnation = await self._journal.next_incarnation()
+        await self._bus.listen(incarnation)  # first: a member that nobody can reach would have to be given up
         sent_s = self._clock.monotonic_s()
         if not await self._cluster.register(incarnation, round(LEASE_TTL_S * 1000)):
             raise ClusterUnavailable(f"node {incarnation} was given up before it began")
-        await self._bus.listen(incarnation)
         self.incarnation = incarnation
         self.lost = False
         self.see(await self._cluster.members(), joining=True)
@@ -136,6 +138,8 @@ class Membership:
     async def leave(self) -> None:
         """Give the lease up."""
         self._until_s = -inf
+        if self.lost:
+            return
         try:
             await self._cluster.leave(self.incarnation)
         except ClusterUnavailable as error:
@@ -180,7 +184,12 @@ class Membership:
 
     async def _keep_by_journal(self) -> None:
         asked_s = self._clock.monotonic_s()
-        if await self._journal.is_lost(self.incarnation):
+        try:
+            async with asyncio.timeout(RENEW_EVERY_S):  # not longer: the store may be back, and the lease runs
+                lost = await self._journal.is_lost(self.incarnation)
+        except TimeoutError:
+            return
+        if lost:
             self._give_up(reachable=False)
         else:
             self._extend(asked_s)

@@ -224,6 +224,10 @@ class Journal(Protocol):
         """
         ...
 
+    async def list_owned(self, incarnation: int) -> list[Claim]:
+        """The live broadcasts that a node owns, each at its epoch. It may not have been told that a claim landed."""
+        ...
+
     async def read_owner(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
         """Whose a broadcast is; None if there is no such broadcast."""
         ...

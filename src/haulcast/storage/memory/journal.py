@@ -207,6 +207,10 @@ class MemoryJournal:
         orphans = sorted(filter(wanted, live), key=lambda found: _due(found.state))
         return [_take(found, incarnation) for found in orphans[:limit]]
 
+    async def list_owned(self, incarnation: int) -> list[Claim]:
+        live = ((tenant_id, broadcast_id) for (tenant_id, _), broadcast_id in self._live.items())
+        return [Claim(*key, found.epoch) for key in live if (found := self._broadcasts[key]).owner == incarnation]
+
     async def read_owner(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
         found = self._broadcasts.get((tenant_id, broadcast_id))
         return None if found is None else Ownership(found.epoch, found.owner)

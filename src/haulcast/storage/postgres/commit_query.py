@@ -147,6 +147,7 @@ assigned AS (
         vehicle_type, trip_status, active, assigned_at_ms, updated_at_ms
     FROM able
     WHERE step = {Step.CHECKPOINT} AND trip_id IS NOT NULL
+    ORDER BY tenant_id, vehicle_id
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, broadcast_id
 ),
@@ -176,6 +177,7 @@ created AS (
         epoch, owner, new_seq, state
     FROM able
     WHERE step = {Step.CREATION}
+    ORDER BY tenant_id, customer_id
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, broadcast_id
 ),
@@ -252,6 +254,8 @@ answered AS (
     SELECT request_tenant_id, role, user_id, request_id, fingerprint, reply, at_ms, write_id
     FROM landed
     WHERE request_id IS NOT NULL
+    -- Ids are the clients' own: two nodes that wait for each other's keys would each lose a second to the deadlock.
+    ORDER BY request_tenant_id, role, user_id, request_id
 )
 
 SELECT

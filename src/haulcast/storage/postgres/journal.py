@@ -72,6 +72,9 @@ class PostgresJournal:
     async def mark_lost(self, incarnation: int) -> None:
         await self._node.run(lambda link: ownership.mark_lost(link, incarnation))
 
+    async def list_owned(self, incarnation: int) -> list[Claim]:
+        return await self._node.run(lambda link: ownership.list_owned(link, incarnation))
+
     async def is_lost(self, incarnation: int) -> bool:
         return await self._node.run(lambda link: ownership.is_lost(link, incarnation))
 

@@ -24,6 +24,11 @@ async def is_lost(link: Link, incarnation: int) -> bool:
     return lost
 
 
+async def list_owned(link: Link, incarnation: int) -> list[Claim]:
+    rows = await link.fetch(queries.OWNED, incarnation)
+    return [Claim(row["tenant_id"], row["broadcast_id"], row["epoch"]) for row in rows]
+
+
 async def claim(link: Link, claims: Sequence[Claim], incarnation: int) -> list[Stored]:
     """In the order of the claims."""
     if not claims:

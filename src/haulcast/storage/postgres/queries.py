@@ -107,6 +107,8 @@ FROM unnest($1::TEXT[], $2::TEXT[]) WITH ORDINALITY AS given (tenant_id, broadca
 ORDER BY n
 """
 
+OWNED = "SELECT tenant_id, broadcast_id, epoch FROM broadcasts WHERE next_deadline_at_ms IS NOT NULL AND owner = $1"
+
 ENGAGED_VEHICLES = "SELECT tenant_id, vehicle_id FROM assignments WHERE active ORDER BY tenant_id, vehicle_id"
 
 # before, limit. Some of them, so that a commit never waits long; the oldest first, by the index.

@@ -101,6 +101,9 @@ class SqliteJournal:
 
         return await self._writer.run(job)
 
+    async def list_owned(self, incarnation: int) -> list[Claim]:
+        return await self._reader.run(lambda connection: reads.list_owned(connection, incarnation))
+
     async def read_owner(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
         return await self._reader.run(lambda connection: reads.read_owner(connection, tenant_id, broadcast_id))
 

@@ -183,6 +183,12 @@ WHERE next_deadline_at_ms IS NOT NULL AND owner <> :owner
 ORDER BY next_deadline_at_ms, tenant_id, broadcast_id
 """
 
+OWNED = """
+SELECT tenant_id, broadcast_id, epoch
+FROM broadcasts
+WHERE next_deadline_at_ms IS NOT NULL AND owner = :owner
+"""
+
 OWNER = """
 SELECT epoch, owner
 FROM broadcasts

@@ -9,7 +9,7 @@ from haulcast.domain.events import Event
 from haulcast.domain.fleet import Driver, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, TripId, VehicleId
 from haulcast.domain.settings import TenantSettings
-from haulcast.ports import Ownership, Stored
+from haulcast.ports import Claim, Ownership, Stored
 from haulcast.storage import documents
 
 from . import queries
@@ -30,6 +30,10 @@ def read_broadcast(connection: sqlite3.Connection, tenant_id: TenantId, broadcas
     with snapshot(connection):
         row = connection.execute(queries.BROADCAST, {"tenant_id": tenant_id, "broadcast_id": broadcast_id}).fetchone()
         return None if row is None else stored(connection, *row)
+
+
+def list_owned(connection: sqlite3.Connection, incarnation: int) -> list[Claim]:
+    return [Claim(*row) for row in connection.execute(queries.OWNED, {"owner": incarnation})]
 
 
 def read_owner(connection: sqlite3.Connection, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
