@@ -15,7 +15,7 @@ import pytest
 from haulcast.demo.stores import PrivatePostgres
 from haulcast.domain.ids import BroadcastId, TenantId, VehicleId
 from haulcast.errors import JournalFault, JournalUnavailable
-from haulcast.ports import Journal, Landed
+from haulcast.ports import Claim, Journal, Landed
 from haulcast.storage.postgres import Limits, PostgresJournal
 from haulcast.storage.postgres.connections import Database, Link
 from haulcast.storage.postgres.faults import translated
@@ -356,3 +356,16 @@ async def test_closing_finishes_what_is_under_way(url: str, journal: PostgresJou
         assert not closing.done()
     assert await commit == [Landed()]
     await closing
+
+
+async def test_a_broadcast_that_cannot_be_read_does_not_keep_others_from_being_taken_over(
+    journal: PostgresJournal, url: str
+) -> None:
+    hauls = [another(number) for number in range(1, 4)]
+    await land(journal, *(haul.step(haul.created()) for haul in hauls))
+    async with admin(url) as connection:
+        await connection.execute("UPDATE haulcast.broadcasts SET state = '{}' WHERE broadcast_id = 'b2'")
+    claimed = await journal.claim_orphans(7, {7}, 10)
+    assert [one.state.broadcast_id for one in claimed] == ["b1", "b3"]
+    with pytest.raises(JournalFault):
+        await journal.claim([Claim(ACME, BroadcastId("b2"), 2)], 8)

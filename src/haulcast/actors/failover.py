@@ -22,7 +22,7 @@ from math import inf
 
 import structlog
 
-from haulcast.errors import HaulcastError
+from haulcast.errors import HaulcastError, JournalFault
 from haulcast.ports import Clock, Cluster, Journal, Member
 
 from .bus import NodeBus
@@ -177,7 +177,12 @@ class Failover:
         owned = await self._journal.list_owned(incarnation)
         forgotten = [one for one in owned if (one.tenant_id, one.broadcast_id) not in self._registry]
         for start in range(0, len(forgotten), CLAIMED_AT_ONCE):
-            for stored in await self._journal.claim(forgotten[start : start + CLAIMED_AT_ONCE], incarnation):
+            try:
+                claimed = await self._journal.claim(forgotten[start : start + CLAIMED_AT_ONCE], incarnation)
+            except JournalFault as error:  # it is answered INTERNAL when somebody asks for it
+                log.error("broadcast_not_recovered", error=str(error))
+                continue
+            for stored in claimed:
                 self._registry.adopt(stored)
         self._membership.claims_unsure = False
 

@@ -30,7 +30,7 @@ async def list_owned(link: Link, incarnation: int) -> list[Claim]:
 
 
 async def claim(link: Link, claims: Sequence[Claim], incarnation: int) -> list[Stored]:
-    """In the order of the claims."""
+    """In the order of the claims. A single one that cannot be read is an error for whoever needs it."""
     if not claims:
         return []
     rows = await link.fetch(
@@ -40,7 +40,7 @@ async def claim(link: Link, claims: Sequence[Claim], incarnation: int) -> list[S
         [claim.epoch for claim in claims],
         incarnation,
     )
-    return await reads.with_offers(link, sorted(rows, key=lambda row: int(row["n"])))
+    return await reads.with_offers(link, sorted(rows, key=lambda row: int(row["n"])), all_or_none=len(claims) == 1)
 
 
 async def claim_orphans(
@@ -49,4 +49,4 @@ async def claim_orphans(
     """Those due soonest first."""
     rows = await link.fetch(queries.CLAIM_ORPHANS, incarnation, list(alive), limit, share, overdue_before_ms)
     rows.sort(key=lambda row: (row["next_deadline_at_ms"], row["tenant_id"], row["broadcast_id"]))
-    return await reads.with_offers(link, rows)
+    return await reads.with_offers(link, rows, all_or_none=False)

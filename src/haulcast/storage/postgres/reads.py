@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 import orjson
+import structlog
 
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
 from haulcast.domain.events import Event
@@ -17,6 +18,8 @@ from haulcast.storage import documents
 
 from . import queries
 from .connections import Link
+
+log = structlog.get_logger()
 
 
 def stored(row: asyncpg.Record, offers: str | None) -> Stored:
@@ -85,13 +88,22 @@ async def read_tenant(link: Link, tenant_id: TenantId) -> TenantSettings | None:
     return documents.read_settings(rows[0]["settings"]) if rows else None
 
 
-async def with_offers(link: Link, rows: Sequence[asyncpg.Record]) -> list[Stored]:
-    """Broadcasts that have just been claimed, in the order of their rows."""
+async def with_offers(link: Link, rows: Sequence[asyncpg.Record], *, all_or_none: bool) -> list[Stored]:
+    """Broadcasts that have just been claimed, in the order of their rows. Unless it is to be all or none, one that
+    cannot be read is left out, so that it does not keep the others from being gone on with."""
     if not rows:
         return []
     keys = [row["tenant_id"] for row in rows], [row["broadcast_id"] for row in rows]
     offers = await link.fetch(queries.OFFERS_OF_BROADCASTS, *keys)
-    return [stored(row, made["offers"]) for row, made in zip(rows, offers, strict=True)]
+    found: list[Stored] = []
+    for row, made in zip(rows, offers, strict=True):
+        try:
+            found.append(stored(row, made["offers"]))
+        except documents.Unreadable as error:
+            if all_or_none:
+                raise
+            log.error("broadcast_unreadable", tenant=row["tenant_id"], broadcast=row["broadcast_id"], error=str(error))
+    return found
 
 
 def _offer(
