@@ -34,7 +34,10 @@ TIMES = frozenset(
         "at",
     )
 )
-_COUNTS = ("connections", "topics", "actors", "timers", "tasks", "vehicles", "uptime_s", "latency_ms", "loop_lag_ms")
+_COUNTS = (
+    *("connections", "topics", "actors", "timers", "tasks", "vehicles"),
+    *("uptime_s", "latency_ms", "lease_left_ms", "loop_lag_ms"),
+)
 VOLATILE = TIMES | {"version", "from", "session", "retry_after_ms", "incarnation", *_COUNTS}
 _BROADCAST_ID = re.compile(r"\b01[0-9a-hjkmnp-tv-z]{24}")
 _REST = re.compile(r"(?P<method>GET|POST|PUT) (?P<path>/\S*)(?P<rest>.*)", re.DOTALL)

@@ -12,7 +12,7 @@ from tests.acceptance.cluster.nodes import Nodes
 _numbers = count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     """Three nodes that run as long as the stories do, and in the end stop as they should."""
     nodes = Nodes()
