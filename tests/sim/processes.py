@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
-import async_solipsism
+from tests.sim.virtual_time import VirtualLoop
 
 _PROCESS: ContextVar["Process | None"] = ContextVar("process", default=None)
 
@@ -111,7 +111,7 @@ def _process_of(handle: asyncio.Handle) -> Process | None:
     return context.get(_PROCESS)
 
 
-class ProcessLoop(async_solipsism.EventLoop):  # type: ignore[misc]  # carries no types
+class ProcessLoop(VirtualLoop):
     """A loop on virtual time whose callbacks belong to processes. What belongs to none always runs."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@
 3. Events are not sent again after a reconnect, but what they tell is in the snapshot. A topic notes what its user has
    been told; when a snapshot says more, `take_snapshot` returns the events that were missed, marked `replayed`. A first
    snapshot therefore tells of every open offer, active trip and confirmed truck. What has left the state without a
-   trace (a trip that ended meanwhile) is not told of.
+   trace (a trip that ended meanwhile) is not told of. The event itself may still follow, and is then passed over.
 4. A closed offer is dropped ten minutes after it closed, and a broadcast that is over when `OVER_TOPICS` others are.
 """
 
@@ -86,8 +86,10 @@ class Topic:
         self._forget()
         return Applied.DONE
 
-    def note(self, event: Event) -> Event:
-        """The user is told of `event`: returns it with all that is known of an offer."""
+    def take_event(self, event: Event) -> list[Event]:
+        """The event for the user, with all that is known of an offer; none if a snapshot told of it before."""
+        if self._has_told(event):
+            return []
         offer, trip, trip_status = (event.data.get(key, "") for key in ("broadcast_id", "trip_id", "status"))
         if event.event == "offer":
             self._told["offer", offer] = "open"
@@ -98,7 +100,7 @@ class Topic:
         elif trip and (self.kind == "broadcast" or trip_status not in _ENDED_TRIP):
             self._told["trip", trip] = trip_status
         known = self.state.get("offers", {}).get(offer, {}) if event.event == "offer" else {}
-        return replace(event, data={**known, **event.data}) if known else event
+        return [replace(event, data={**known, **event.data}) if known else event]
 
     def drop_closed(self, now_ms: int) -> None:
         """Drop the offers that closed more than ten minutes before `now_ms` (the server's time)."""
@@ -110,6 +112,18 @@ class Topic:
         if old:
             offers = {key: offer for key, offer in self.state["offers"].items() if key not in old}
             self.state = {**self.state, "offers": offers}
+
+    def _has_told(self, event: Event) -> bool:
+        offer, trip = ("offer", event.data.get("broadcast_id", "")), ("trip", event.data.get("trip_id", ""))
+        match event.event:
+            case "offer":
+                return offer in self._told
+            case "offer_closed":
+                return offer not in self._told
+            case "truck_confirmed" | "trip_assigned" | "trip_updated":
+                return trip in self._told and self._told[trip] == event.data.get("status")
+            case _:
+                return self._told.get(("broadcast", self.name)) == event.event
 
     def _untold(self) -> Iterator[tuple[str, JsonObject]]:
         """What is true now and the user does not know, as (event, data)."""
@@ -198,7 +212,7 @@ class Subscriptions:
         """Handle what the server says of a topic: the events for the user, and whether a gap was found."""
         topic = self.topics.get(frame.topic)
         if isinstance(frame, Event):
-            return [frame if topic is None else topic.note(frame)], False
+            return [frame] if topic is None else topic.take_event(frame), False
         if isinstance(frame, Snapshot):
             if frame.topic in self._left:
                 return [], False

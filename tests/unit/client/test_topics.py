@@ -188,7 +188,7 @@ def test_a_snapshot_after_a_gap_tells_only_what_was_missed() -> None:
     topic.take_snapshot(
         snapshot({"offers": {"b1": offer(), "b3": offer()}, "trips": {"b0-1-t": trip(broadcast_id="b0")}})
     )
-    topic.note(event("offer", {"broadcast_id": "b2"}))
+    topic.take_event(event("offer", {"broadcast_id": "b2"}))
     later = {
         "offers": {"b1": offer("closed", reason="customer_cancelled"), "b2": offer(), "b4": offer(note="b4")},
         "trips": {"b0-1-t": trip("loaded", broadcast_id="b0"), "b3-1-t": trip(broadcast_id="b3")},
@@ -222,6 +222,36 @@ def test_what_the_user_saw_live_is_not_told_again() -> None:
     assert subscriptions.take(snapshot({"offers": {}, "trips": {}}, seq=6)) == ([], False)
 
 
+def test_what_a_snapshot_told_is_not_told_again_by_its_event() -> None:
+    """The server may have sent the snapshot before it came to tell of what was in it."""
+    subscriptions = Subscriptions()
+    subscriptions.take(snapshot({"offers": {"b1": offer(), "b3": offer()}, "trips": {}}))
+    shown = {
+        "offers": {"b1": offer("closed", reason="expired"), "b2": offer(), "b3": offer()},
+        "trips": {"b1-1-t": trip(broadcast_id="b0")},
+    }
+    missed, _ = subscriptions.take(snapshot(shown, seq=2))
+    assert {name for name, _ in told(missed)} == {"offer_closed", "offer", "trip_assigned"}
+    late = [
+        event("offer_closed", {"broadcast_id": "b1", "reason": "expired"}),
+        event("offer", {"broadcast_id": "b2"}),
+        event("trip_assigned", trip(broadcast_id="b0")),
+    ]
+    assert [subscriptions.take(one) for one in late] == [([], False)] * 3
+    new = [event("offer_closed", {"broadcast_id": "b3"}), event("trip_updated", trip("loaded", broadcast_id="b0"))]
+    assert [subscriptions.take(one)[0] for one in new] == [[one] for one in new]
+
+
+def test_what_a_snapshot_of_a_broadcast_told_is_not_told_again_by_its_event() -> None:
+    subscriptions, topic = Subscriptions(), "broadcast:b1"
+    subscriptions.take(snapshot(broadcast("cancelled", "assigned", end_reason="x", ended_at=5), topic=topic))
+    confirmed = event("truck_confirmed", {"trip_id": "b1-1-t", "status": "assigned"}, topic=topic)
+    cancelled = event("broadcast_cancelled", {"reason": "x", "assigned": 1}, topic=topic)
+    continues = event("trip_continues", {"trip_id": "b1-1-t", "status": "assigned"}, topic=topic)
+    assert [subscriptions.take(one)[0] for one in (confirmed, cancelled)] == [[], []]
+    assert subscriptions.take(continues)[0] == [continues]
+
+
 def broadcast(status: str, trip_status: str | None, **more: Any) -> JsonObject:
     request = {"trip": None if trip_status is None else {"trip_id": "b1-1-t", "status": trip_status}}
     return {"status": status, "requests": {"b1-1": request}, "remaining_requests": 1, "ended_at": None, **more}
@@ -238,7 +268,7 @@ def test_a_customer_is_told_what_a_broadcast_came_to() -> None:
         ("trip_updated", {"trip_id": "b1-1-t", "status": "loaded"}),
         ("broadcast_expired", {"reason": "expired", "assigned": 1}),
     ]
-    topic.note(event("trip_updated", {"trip_id": "b1-1-t", "status": "delivered"}))
+    topic.take_event(event("trip_updated", {"trip_id": "b1-1-t", "status": "delivered"}))
     delivered = broadcast("expired", "delivered", end_reason="expired", ended_at=5)
     assert topic.take_snapshot(snapshot(delivered, seq=4)) == []
 
