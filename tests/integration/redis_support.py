@@ -1,7 +1,8 @@
 """A Redis of a test's own, that it may kill, and ways to it that fail."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -47,3 +48,26 @@ def promptly(within_s: float = 1.5) -> Iterator[None]:
     started_s = time.monotonic()
     yield
     assert time.monotonic() - started_s < within_s
+
+
+async def used_while_flushed(url: str, use: Callable[[], Awaitable[None]]) -> None:
+    """Have five use an adapter over and over while its Redis, scripts included, is emptied fifty times. Each gets
+    through at least once, and in the end Redis is empty."""
+    stopped = False
+
+    async def go_on() -> int:
+        turns = 0
+        while not stopped:
+            await use()
+            turns += 1
+        return turns
+
+    async with admin(url) as redis:
+        going = [asyncio.create_task(go_on()) for _ in range(5)]
+        for _ in range(50):
+            await redis.flushdb()
+            await redis.script_flush()
+            await asyncio.sleep(0.003)
+        stopped = True
+        assert all(await asyncio.gather(*going))
+        await redis.flushdb()

@@ -22,7 +22,7 @@ from haulcast.storage.redis.scripts import Call as ScriptCall
 from haulcast.storage.redis.scripts import Command, Script
 from tests.contract.shared import ManualClock, emptied, eventually
 from tests.contract.test_presence import ACME, DELHI, MUMBAI, OTHER, T1, T2, THANE, V1, V2, V3, found, nearest, vehicle
-from tests.integration.redis_support import admin, private_redis, promptly, proxy_to
+from tests.integration.redis_support import admin, private_redis, promptly, proxy_to, used_while_flushed
 from tests.integration.test_redis_cluster import Counter, listen
 from tests.proxy import Proxy
 
@@ -262,26 +262,14 @@ async def test_a_redis_that_was_killed_and_comes_back_empty_is_filled_again(tmp_
 async def test_a_flush_in_mid_flight_is_no_error(redis_url: str) -> None:
     """Neither of the data nor of the scripts."""
     presence = RedisPresence(await emptied(redis_url), SystemClock())
-    stopped = False
 
-    async def go_on() -> int:
-        count = 0
-        while not stopped:
-            tell(presence)
-            for call in CALLS.values():
-                await call(presence)
-            count += 1
-        return count
+    async def use() -> None:
+        tell(presence)
+        for call in CALLS.values():
+            await call(presence)
 
     try:
-        async with admin(redis_url) as redis:
-            going = [asyncio.create_task(go_on()) for _ in range(5)]
-            for _ in range(50):
-                await redis.flushdb()
-                await redis.script_flush()
-                await asyncio.sleep(0.003)
-            stopped = True
-            assert all(await asyncio.gather(*going))
+        await used_while_flushed(redis_url, use)
     finally:
         await presence.close()
 

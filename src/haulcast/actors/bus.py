@@ -26,7 +26,7 @@ _MAX_DATAGRAM_BYTES = 1 << 20
 log = structlog.get_logger()
 
 Handler = Callable[[int, bytes], None]
-"""Takes a message: its sender and its payload. Must not block or raise."""
+"""Takes a message: its sender and its payload. Must not block. Raises `msgspec.MsgspecError` if it cannot read that."""
 
 
 class _Datagram(msgspec.Struct, array_like=True):
@@ -131,8 +131,12 @@ class NodeBus:
             self._interrupted()
         for kind, payload in datagram.messages:
             handler = self._handlers.get(kind)  # type: ignore[call-overload]  # a kind of a later version is no Kind
-            if handler is not None:
+            if handler is None:
+                continue
+            try:
                 handler(datagram.sender, payload)
+            except msgspec.MsgspecError as error:
+                log.warning("bad_message", kind=kind, sender=datagram.sender, error=str(error))
 
     def _interrupted(self) -> None:
         self._missed.inc()

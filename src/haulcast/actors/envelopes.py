@@ -44,7 +44,9 @@ class Ask(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def command(self) -> Command:
-        """Raises `msgspec.MsgspecError`, or `KeyError` for a command of a later version."""
+        """Raises `msgspec.MsgspecError`, also for a command of a later version."""
+        if self.name not in _DECODERS:
+            raise msgspec.ValidationError(f"unknown command {self.name}")
         command: Command = _DECODERS[self.name].decode(self.body)
         return command
 

@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
 
-import msgspec
 import structlog
 
 from haulcast.domain.rendezvous import heir
@@ -137,22 +136,13 @@ class Handover:
             del self._asked[number]
 
     def _on_adopted(self, sender: int, payload: bytes) -> None:
-        try:
-            adopted = envelopes.decode_adopted(payload)
-        except msgspec.MsgspecError as error:
-            log.warning("bad_message", sender=sender, error=str(error))
-            return
+        adopted = envelopes.decode_adopted(payload)
         future = self._asked.get(adopted.number)
         if future is not None and not future.done():
             future.set_result(adopted.claims)
 
     def _on_adopt(self, sender: int, payload: bytes) -> None:
-        try:
-            adopt = envelopes.decode_adopt(payload)
-        except msgspec.MsgspecError as error:
-            log.warning("bad_message", sender=sender, error=str(error))
-            return
-        self._tasks.start(self._adopt(sender, adopt), "adopt")
+        self._tasks.start(self._adopt(sender, envelopes.decode_adopt(payload)), "adopt")
 
     async def _adopt(self, sender: int, adopt: envelopes.Adopt) -> None:
         if not self._membership.held or self._placement.leaving:

@@ -14,7 +14,6 @@ import asyncio
 from collections import OrderedDict
 from itertools import count
 
-import msgspec
 import structlog
 
 from haulcast.domain.commands import Command, Create
@@ -216,12 +215,8 @@ class Placement:
     # --- Commands of other nodes' clients ---
 
     def _on_ask(self, sender: int, payload: bytes) -> None:
-        try:
-            ask = envelopes.decode_ask(payload)
-            message, future = self._message(ask.command, ask.origin)
-        except (msgspec.MsgspecError, KeyError) as error:
-            log.warning("bad_ask", sender=sender, error=str(error))
-            return
+        ask = envelopes.decode_ask(payload)
+        message, future = self._message(ask.command, ask.origin)
 
         def answer(future: "asyncio.Future[Reply]") -> None:
             outcome = RequestError(ErrorCode.UNAVAILABLE) if future.cancelled() else future.exception()
@@ -252,11 +247,7 @@ class Placement:
         self._bus.send(to, Kind.ANSWER, envelopes.encode(answer))
 
     def _on_answer(self, sender: int, payload: bytes) -> None:
-        try:
-            answer = envelopes.decode_answer(payload)
-        except msgspec.MsgspecError as error:
-            log.warning("bad_answer", sender=sender, error=str(error))
-            return
+        answer = envelopes.decode_answer(payload)
         found = self._asked.get(answer.number)
         if found is not None and found[0] == sender and not found[1].done():
             found[1].set_result(answer)

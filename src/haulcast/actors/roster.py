@@ -10,7 +10,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
 import structlog
 
 from haulcast.domain.broadcast import Trip
@@ -117,11 +116,7 @@ class Roster:
         await self._match(tenant_id, transporter_id, found)
 
     def _on_appeared(self, sender: int, payload: bytes) -> None:
-        try:
-            appeared = envelopes.decode_appeared(payload)
-        except msgspec.MsgspecError as error:
-            log.warning("bad_message", sender=sender, error=str(error))
-            return
+        appeared = envelopes.decode_appeared(payload)
         self._tasks.start(self._match(appeared.tenant_id, appeared.transporter_id, appeared.vehicles), "offer_late")
 
     async def _match(

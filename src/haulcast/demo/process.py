@@ -40,6 +40,12 @@ class Process:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     async def start(self) -> None:
         """Start it and wait until it is ready. Raises `ServerFailed`."""
         with self.log_path.open("ab") as log:

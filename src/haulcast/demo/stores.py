@@ -61,6 +61,12 @@ class _Store:
         """Whether it was started, and not ended, from here."""
         return self._process is not None
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it takes connections. Raises `StoreFailed`."""
         assert self._process is None, f"{self.name} runs already"

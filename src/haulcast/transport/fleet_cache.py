@@ -104,11 +104,8 @@ class FleetCache:
             self._drivers.forget((changed.tenant_id, driver_id))
 
     def receive(self, sender: int, payload: bytes) -> None:
-        """Forget what was changed on another node. Never raises."""
-        try:
-            self.forget(_decode(payload))
-        except msgspec.MsgspecError as error:
-            log.warning("bad_fleet_change", sender=sender, reason=str(error))
+        """Forget what was changed on another node. Raises `msgspec.MsgspecError`."""
+        self.forget(_decode(payload))
 
 
 _decode = msgspec.msgpack.Decoder(Changed).decode

@@ -74,7 +74,7 @@ class Handlers:
         return answer.result()
 
     def fleet_changed(self, sender: int, payload: bytes) -> None:
-        """Take note of a fleet change that another node tells of. Never raises."""
+        """Take note of a fleet change that another node tells of. Raises `msgspec.MsgspecError`."""
         self._fleet.receive(sender, payload)
 
     async def close(self) -> None:

@@ -125,7 +125,7 @@ class Edge:
         self._websockets.dismiss(code, over_s)
 
     def fleet_changed(self, sender: int, payload: bytes) -> None:
-        """Take note of a fleet change that another node tells of (`Kind.FLEET`). Never raises."""
+        """Take note of a fleet change that another node tells of (`Kind.FLEET`). Raises `msgspec.MsgspecError`."""
         self._handlers.fleet_changed(sender, payload)
 
     async def _shut_down(self, app: web.Application) -> None:

@@ -85,7 +85,7 @@ async def test_who_waits_when_told_to_is_served_again(strict: Bench) -> None:
 
 
 async def test_who_does_not_read_is_closed_and_others_do_not_notice(hasty: Bench) -> None:
-    """4100: more than the bound waits for a client that does not take it."""
+    """4100: more than the bound waits for a client that does not take it. Nor may it take the word that says so."""
     customer = await hasty.greeted("customer", "c1")
     trucks = [{"vehicle_type": "truck_14ft", "count": 100}]
     created = await customer.do("broadcast.create", {**GOOD[wire.BroadcastCreate], "trucks": trucks}, id="big")
@@ -110,7 +110,7 @@ async def test_who_does_not_read_is_closed_and_others_do_not_notice(hasty: Bench
                 started = time()
                 await other.goes_on()
                 slow_s.append(time() - started)
-        assert await lazy.closed() == 4100
+        assert await lazy.closed() in (4100, aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
         await other.ws.close()
     assert max(slow_s) < ANSWERED_WITHIN_S
     assert await hasty.values(Counted("haulcast_slow_consumers_total", {})) == [1]

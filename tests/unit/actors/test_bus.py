@@ -2,6 +2,9 @@
 
 import asyncio
 
+import msgspec
+from structlog.testing import capture_logs
+
 from haulcast.actors.bus import NodeBus
 from haulcast.clock import SystemClock
 from haulcast.metrics import Metrics
@@ -73,3 +76,16 @@ async def test_whoever_was_gone_for_a_while_finds_that_something_was_missed() ->
     first.bus.meet(frozenset({2}))
     await delivered()
     assert (second.heard, second.missed) == ([], 2)
+
+
+async def test_what_cannot_be_read_is_passed_over_and_what_comes_with_it_is_not() -> None:
+    first, second = await pair()
+    second.bus.handle(Kind.FLEET, lambda _sender, payload: msgspec.msgpack.decode(payload))
+    first.bus.meet(frozenset({2}))
+    await delivered()
+    with capture_logs() as logs:
+        first.bus.broadcast(Kind.FLEET, b"\xc1")
+        first.bus.broadcast(Kind.NEWS, b"after")
+        await delivered()
+    assert second.heard == [(1, b"after")]
+    assert [(entry["event"], entry["kind"], entry["sender"]) for entry in logs] == [("bad_message", "fleet", 1)]

@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from haulcast.domain.broadcast import Place
 from haulcast.domain.commands import Accept, Cancel, Create, Decline, TruckSpec, UpdateTrip
@@ -322,13 +321,6 @@ class TestFleet:
         other = Handlers(world.with_(bus=OneBus(handlers)))
         await other.carry_out(OPERATOR, None, put)
         assert await refused(handlers, caller, HERE) is Refusal.VEHICLE_NOT_OWNED
-
-    async def test_what_another_node_says_unintelligibly_is_passed_over(self, handlers: Handlers, world: World) -> None:
-        await remembered(handlers)
-        with capture_logs() as logs:
-            handlers.fleet_changed(2, b"\xc1")
-        assert [entry["event"] for entry in logs] == ["bad_fleet_change"]
-        assert await handlers.carry_out(T1, None, HERE) == Done()
 
     async def test_a_change_on_another_node_is_seen_within_a_minute_even_if_its_word_is_lost(
         self, handlers: Handlers, world: World
