@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from .actors.metrics import ActorMetrics
+from .transport.meter import RequestMeter
 from .transport.metrics import TransportMetrics
 
 _FAST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -40,14 +41,7 @@ class Metrics:
         )
         self.transport = TransportMetrics(
             connections=self._gauge("connections", "WebSocket connections that have said hello."),
-            requests=self._counter("requests", "Requests answered, over WebSocket and REST.", "type", "outcome"),
-            request_latency_s=Histogram(
-                "haulcast_request_latency_seconds",
-                "From a request to its answer.",
-                ("type",),
-                buckets=_FAST_S,
-                registry=self.registry,
-            ),
+            requests=RequestMeter("haulcast_request", _FAST_S, self.registry),
             bad_frames=self._counter("bad_frames", "Frames refused before they were a request.", "code"),
             frames_sent=self._counter("frames_sent", "WebSocket frames written."),
             bytes_sent=self._counter("bytes_sent", "Bytes of WebSocket frames written."),

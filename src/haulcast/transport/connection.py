@@ -62,6 +62,8 @@ class Connection:
         self._services = services
         self._handlers = handlers
         self._limits = services.limits
+        self._clock = services.clock
+        self._metrics = services.metrics
         self._outbox = Outbox(transport, flusher, services.limits.max_queued_bytes, self._overflow)
         self._tasks = TaskSet(services.limits.max_in_flight)
         self._session = s.Session(services.limits, services.clock.monotonic_s())
@@ -101,7 +103,7 @@ class Connection:
             self._arm()
             while self._session.state is not s.State.CLOSING:
                 message = await self._socket.receive()
-                now = self._services.clock.monotonic_s()
+                now = self._clock.monotonic_s()
                 if message.type is WSMsgType.TEXT:
                     outputs = self._session.on_text(message.data, now)
                 elif message.type is WSMsgType.PING:
@@ -112,16 +114,16 @@ class Connection:
                     outputs = self._session.on_binary()
                 else:
                     if isinstance(message.data, WebSocketError):  # too large, not UTF-8, or no WebSocket frame at all
-                        self._services.metrics.closes.labels(str(int(message.data.code))).inc()
+                        self._metrics.closes.labels(str(int(message.data.code))).inc()
                         log.info("connection_closing", code=int(message.data.code), **self._who())
                     break
                 self._heard(now)
                 for output in outputs:
                     if isinstance(output, s.Greet):
                         await self._greet(output)
+                        self._arm()  # whatever else is heard only puts the deadline off
                     else:
                         self._carry_out(output)
-                self._arm()
         except Exception:
             log.exception("connection_failed", **self._who())
             self.close(WSCloseCode.INTERNAL_ERROR)
@@ -135,7 +137,7 @@ class Connection:
             case s.Request(request_id, request):
                 self._serve(request_id, request)
             case s.Error(request_id, error):
-                self._services.metrics.bad_frames.labels(error.code).inc()
+                self._metrics.bad_frames.labels(error.code).inc()
                 # What ends the connection is told by its closing; a line for each frame would make a flood worse.
                 ends = self._session.state is s.State.CLOSING
                 write = log.debug if ends or error.code is ErrorCode.RATE_LIMITED else log.info
@@ -152,7 +154,7 @@ class Connection:
 
     def _serve(self, request_id: str | None, request: wire.Request) -> None:
         assert self._caller is not None
-        started = self._services.clock.monotonic_s()
+        started = self._clock.monotonic_s()
         try:
             answer = self._handlers.handle(self._caller, request_id, request)
         except Exception as error:
@@ -162,6 +164,7 @@ class Connection:
             answer.add_done_callback(partial(self._answered, request_id, request, started))
         else:
             self._settle(request_id, request, started, answer)
+            self._outbox.flush_now()  # nothing else comes of it, so there is nothing to wait for
 
     def _answered(
         self, request_id: str | None, request: wire.Request, started: float, future: "asyncio.Future[Reply]"
@@ -185,9 +188,9 @@ class Connection:
                 payload = encode_reply(request_id, outcome.data)
         except BaseException as exception:
             error = error_of(exception, request_type, request_id, self._who())
-        self._services.metrics.requests.labels(request_type, "ok" if error is None else error.code).inc()
-        latency_s = self._services.clock.monotonic_s() - started
-        self._services.metrics.request_latency_s.labels(request_type).observe(latency_s)
+        self._metrics.requests.observe(
+            request_type, "ok" if error is None else error.code, self._clock.monotonic_s() - started
+        )
         if isinstance(request, wire.Ack):
             # Silent, unless it could not have been meant: a topic may end while its last ack is on the way.
             if error is not None and error.code is ErrorCode.BAD_REQUEST:
@@ -199,7 +202,7 @@ class Connection:
     # --- Hello ---
 
     async def _greet(self, greet: s.Greet) -> None:
-        started = self._services.clock.monotonic_s()
+        started = self._clock.monotonic_s()
         self._outbox.hold()
         try:
             async with asyncio.timeout(self._limits.greeting_within_s):
@@ -213,30 +216,28 @@ class Connection:
                 error = error_of(exception, "hello", greet.request_id, self._who())
             self._outbox.release(frame(encode_error(greet.request_id, error)), keep=False)
             if code is None:
-                self._session.not_greeted(self._services.clock.monotonic_s())
+                self._session.not_greeted(self._clock.monotonic_s())
             else:
                 self.close(code, error.message)
             outcome: str = error.code
         else:
-            now = self._services.clock.monotonic_s()
-            token_ends = now + (self.principal.expires_at_ms - self._services.clock.now_ms()) / 1000
+            now = self._clock.monotonic_s()
+            token_ends = now + (self.principal.expires_at_ms - self._clock.now_ms()) / 1000
             self._session.greeted(token_ends, now)
             self._outbox.release(frame(encode_reply(greet.request_id, data)))
             self._heard(now)
             outcome = "ok"
-        self._services.metrics.requests.labels("hello", outcome).inc()
-        latency_s = self._services.clock.monotonic_s() - started
-        self._services.metrics.request_latency_s.labels("hello").observe(latency_s)
+        self._metrics.requests.observe("hello", outcome, self._clock.monotonic_s() - started)
 
     async def _introduce(self, greet: s.Greet) -> dict[str, Json]:
         """Find out who is there and attach them. What the reply to hello says."""
-        principal = self._services.keys.verify(greet.token, self._services.clock.now_ms())
+        principal = self._services.keys.verify(greet.token, self._clock.now_ms())
         if principal.role is not Role.ADMIN:  # an admin belongs to the deployment
             await self._services.tenants.settings_of(principal.tenant_id)
         self._caller = Caller(principal, self, self._tasks)
         self._services.hub.attach(self)
         self._attached = True
-        self._services.metrics.connections.inc()
+        self._metrics.connections.inc()
         topics = await self._services.hub.greet(self, greet.resume)
         surplus = self._services.hub.surplus(self)
         if isinstance(surplus, Connection):
@@ -246,7 +247,7 @@ class Connection:
             "role": principal.role,
             "user": principal.user_id,
             "tenant": principal.tenant_id,
-            "server_time": self._services.clock.now_ms(),
+            "server_time": self._clock.now_ms(),
             "heartbeat_s": self._limits.ping_after_s,
             "topics": topics,
         }
@@ -256,7 +257,7 @@ class Connection:
         if self._attached:
             self._attached = False
             self._services.hub.detach(self)
-            self._services.metrics.connections.dec()
+            self._metrics.connections.dec()
 
     def _heard(self, now: float) -> None:
         """Tell presence that a transporter is there."""
@@ -276,23 +277,23 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = due
-        wait_s = max(_MIN_TIMER_S, due - self._services.clock.monotonic_s())
+        wait_s = max(_MIN_TIMER_S, due - self._clock.monotonic_s())
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        for output in self._session.on_time(self._services.clock.monotonic_s()):
+        for output in self._session.on_time(self._clock.monotonic_s()):
             self._carry_out(output)
         self._arm()
 
     # --- The end ---
 
     def _overflow(self) -> None:
-        self._services.metrics.slow_consumers.inc()
+        self._metrics.slow_consumers.inc()
         self.close(CloseCode.SLOW_CONSUMER, "not reading fast enough")
 
     def _begin_close(self, code: int, reason: str) -> None:
-        self._services.metrics.closes.labels(str(int(code))).inc()
+        self._metrics.closes.labels(str(int(code))).inc()
         log.info("connection_closing", code=int(code), reason=reason, **self._who())
         if self._timer is not None:
             self._timer.cancel()

@@ -152,9 +152,7 @@ class Rest:
             except RequestError as error:
                 response = error_response(error)
                 outcome = error.code
-            self._services.metrics.requests.labels(request_type, outcome).inc()
-            latency_s = self._services.clock.monotonic_s() - started
-            self._services.metrics.request_latency_s.labels(request_type).observe(latency_s)
+            self._services.metrics.requests.observe(request_type, outcome, self._services.clock.monotonic_s() - started)
             return response
 
         return handle

@@ -108,7 +108,7 @@ async def _answer(request: web.Request, handler: Handler, metrics: TransportMetr
 
 def _refuse(failure: Exception, metrics: TransportMetrics, status: int | None) -> web.Response:
     error = error_of(failure, "http", None, {})
-    metrics.requests.labels("http", error.code).inc()
+    metrics.requests.count("http", error.code)
     return error_response(error, status)
 
 
@@ -153,7 +153,7 @@ class AiohttpLog(logging.Logger):
         if isinstance(error, web.RequestPayloadError):
             pass  # the rest of a body whose request has been answered
         elif isinstance(error, HttpProcessingError):
-            self._metrics.requests.labels("http", ErrorCode.BAD_REQUEST).inc()
+            self._metrics.requests.count("http", ErrorCode.BAD_REQUEST)
             log.info("http_unreadable", error=type(error).__name__)
         else:
             log.error("http_failed", exc_info=error)

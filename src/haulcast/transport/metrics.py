@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
+
+from .meter import RequestMeter
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,10 +13,7 @@ class TransportMetrics:
 
     connections: Gauge
     """WebSocket connections that have said hello and are not closed."""
-    requests: Counter
-    """Requests answered, over WebSocket and REST. Labels `type`, `outcome` (an error's code, or ok)."""
-    request_latency_s: Histogram
-    """From a request to its answer. Label `type`."""
+    requests: RequestMeter
     bad_frames: Counter
     """Frames refused before they were a request. Label `code`."""
     frames_sent: Counter

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from haulcast.domain.broadcast import Broadcast, Offer
 from haulcast.domain.commands import Command, Create
@@ -20,6 +20,7 @@ from haulcast.storage.memory.journal import MemoryJournal
 from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
 from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
+from haulcast.transport.meter import RequestMeter
 from haulcast.transport.metrics import TransportMetrics
 from haulcast.transport.services import Services
 from haulcast.transport.session import Limits
@@ -36,8 +37,7 @@ def principal(role: Role, user_id: str, tenant_id: TenantId = ACME) -> Principal
 def make_metrics(registry: CollectorRegistry) -> TransportMetrics:
     return TransportMetrics(
         connections=Gauge("connections", "-", registry=registry),
-        requests=Counter("requests", "-", ["type", "outcome"], registry=registry),
-        request_latency_s=Histogram("latency", "-", ["type"], registry=registry),
+        requests=RequestMeter("request", (0.001, 0.01), registry),
         bad_frames=Counter("bad_frames", "-", ["code"], registry=registry),
         frames_sent=Counter("frames", "-", registry=registry),
         bytes_sent=Counter("bytes", "-", registry=registry),
