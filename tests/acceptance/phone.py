@@ -168,9 +168,13 @@ class Phone:
         """Wait until the topic is there."""
         await eventually(lambda: topic in self.views, f"{self.user} is shown {topic}")
 
-    async def comes_to(self, topic: str, state: Json) -> None:
-        """Wait until the topic is shown like this."""
-        await eventually(lambda: self.state(topic) == state, f"{self.user} sees {topic} as {state}")
+    async def comes_to(self, topic: str, state: Json, version: Version | None = None) -> None:
+        """Wait until the topic is shown like this, and under this version if one is given."""
+
+        def shown() -> bool:
+            return self.state(topic) == state and version in (None, self.views[topic].version)
+
+        await eventually(shown, f"{self.user} sees {topic} as {state}, version {version}")
 
     async def loses_offers(self) -> None:
         """Wait until a transporter's feed has no offer, open or closed."""
