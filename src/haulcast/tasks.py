@@ -17,6 +17,8 @@ log = structlog.get_logger()
 class TaskSet:
     """Tasks under way, at most `limit` (None: as many as its owner starts), all ended when the set is closed."""
 
+    __slots__ = ("_closed", "_limit", "_tasks")
+
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they began

@@ -140,13 +140,19 @@ def _plain(value: object) -> dict[str, Json] | list[Json]:
 
 # --- Frames (RFC 6455, section 5.2): finished, unmasked, as a server sends them --------------------------------------
 
-_TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
+_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 _SHORT, _MEDIUM, _LONG = Packing("!BB").pack, Packing("!BBH").pack, Packing("!BBQ").pack
 
 
 def frame(payload: bytes) -> bytes:
     """A text frame with this payload (UTF-8), ready for any number of sockets."""
     return _header(_TEXT, len(payload)) + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """A close frame; its reason is at most 123 bytes of UTF-8. A code of 0 is none."""
+    payload = code.to_bytes(2) + reason.encode() if code else b""
+    return _header(_CLOSE, len(payload)) + payload
 
 
 def ping_frame(payload: bytes = b"") -> bytes:

@@ -1,21 +1,21 @@
 """One client's WebSocket: feeds frames and times to the pure `Session` and carries out what it says.
 
-1. `run` is the connection's one task: it reads until the end, and leaves nothing behind: no task, no timer, no
-   subscription. What it waits for besides frames is only the greeting.
-2. A reply goes out from the callback of its future, without a task. An answer that comes after the end is dropped; what
-   was asked for goes on.
-3. `close` may be called from anywhere, returns at once and does not change any collection of connections: the rest
-   happens in a task that `run` waits for. A peer that does not take part is cut off after `close_within_s`.
-4. The reply to hello is the first frame that a client gets; snapshots wait for it.
+1. There is no task for a connection. What comes is handled as it comes, and a reply goes out from the callback of its
+   future. Only a greeting is waited for; until it is over nothing more is read, and what came with the hello waits.
+2. An answer that comes after the end is dropped; what was asked for goes on.
+3. `close` may be called from anywhere, returns at once and does not change any collection of connections. It ends when
+   the peer has said goodbye too, or after `close_within_s`.
+4. The end leaves nothing behind: no task, no timer, no subscription. `on_end` is called when all of it is gone.
+5. The reply to hello is the first frame that a client gets; snapshots wait for it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from secrets import token_hex
 
 import structlog
-from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType
 
 from haulcast.domain.ids import TransporterId
 from haulcast.domain.replies import Done, Json, Reply
@@ -28,15 +28,19 @@ from . import wire
 from .answers import error_of, refusal
 from .auth import Principal
 from .close_codes import CloseCode
-from .codec import encode_error, encode_reply, frame, ping_frame, pong_frame
+from .codec import close_frame, encode_error, encode_reply, frame, ping_frame, pong_frame
 from .handlers import Caller, Handlers
 from .outbox import Flusher, Outbox
 from .services import Services
+from .upgrade import broken_code, reader
 
 log = structlog.get_logger()
 
 HEARD_EVERY_S = 10.0
 """How often presence is told, at most, that a transporter is there; it wants to hear every 120 s."""
+MAX_WAITING = 200
+"""Messages that may come with a hello before it is answered; more is a flood."""
+_SLICE_BYTES = 4096
 _MIN_TIMER_S = 0.001
 
 _CLOSES: Mapping[Code, CloseCode] = {
@@ -46,34 +50,62 @@ _CLOSES: Mapping[Code, CloseCode] = {
 """The refusals of a hello that end the connection. After others the client may try again."""
 
 
-class Connection:
+class Connection(asyncio.Protocol):
     """One client's WebSocket, from its upgrade to its end. Compared by identity."""
+
+    __slots__ = (
+        "__weakref__",
+        "_attached",
+        "_caller",
+        "_clock",
+        "_cut",
+        "_greeting",
+        "_handlers",
+        "_heard_at",
+        "_ignored_bytes",
+        "_limits",
+        "_metrics",
+        "_on_end",
+        "_outbox",
+        "_reader",
+        "_services",
+        "_session",
+        "_tasks",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "_waiting",
+    )
 
     def __init__(
         self,
-        socket: web.WebSocketResponse,
         transport: asyncio.Transport,
         services: Services,
         handlers: Handlers,
         flusher: Flusher,
+        on_end: "Callable[[Connection], None]",
     ) -> None:
-        self._socket = socket
         self._transport = transport
         self._services = services
         self._handlers = handlers
         self._limits = services.limits
         self._clock = services.clock
         self._metrics = services.metrics
+        self._on_end = on_end
+        self._reader = reader(self._take, self._break, services.limits.max_frame_bytes)
         self._outbox = Outbox(transport, flusher, services.limits.max_queued_bytes, self._overflow)
         self._tasks = TaskSet(services.limits.max_in_flight)
         self._session = s.Session(services.limits, services.clock.monotonic_s())
         self._caller: Caller | None = None  # set by a hello
         self._attached = False  # whether the hub knows this connection
         self._heard_at = -HEARD_EVERY_S
+        self._greeting: asyncio.Task[None] | None = None  # while a hello is answered
+        self._waiting: list[WSMessage] = []  # what came meanwhile, at most MAX_WAITING
+        self._ignored_bytes = 0  # what has come since this side began to close
         self._timer: asyncio.TimerHandle | None = None  # for the session's next deadline, or earlier
         self._timer_at = 0.0
-        self._closing: asyncio.Task[None] | None = None
         self._cut: asyncio.TimerHandle | None = None  # ends a close that takes too long
+        self._arm()
 
     # --- What others see ---
 
@@ -97,38 +129,85 @@ class Connection:
         self._leave()
         self.close(CloseCode.REPLACED, "too many connections of this user")
 
-    async def run(self) -> None:
-        """Serve the client until the connection has ended."""
+    # --- What comes in ---
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`. In slices, so that who floods is noticed before all of it has been parsed."""
+        for start in range(0, len(data), _SLICE_BYTES):
+            part = data[start : start + _SLICE_BYTES]
+            if self._session.state is s.State.CLOSING:
+                self._ignored_bytes += len(part)
+                if self._ignored_bytes > self._limits.max_frame_bytes:
+                    self._transport.abort()
+                    return
+            self._reader.feed_data(part)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._leave()
+        self._session.close(WSCloseCode.GOING_AWAY, "")  # from here on nothing leads to anything
+        self._outbox.close()
+        for timer in (self._timer, self._cut):
+            if timer is not None:
+                timer.cancel()
+        if self._greeting is not None:
+            self._greeting.cancel()
+        if self._greeting is not None or self._tasks:
+            asyncio.get_running_loop().create_task(self._end()).add_done_callback(lambda _task: self._on_end(self))
+        else:
+            self._on_end(self)
+
+    async def _end(self) -> None:
+        if self._greeting is not None:
+            await asyncio.wait([self._greeting])
+            self._leave()
+        await self._tasks.close()
+
+    def _take(self, message: WSMessage) -> None:
+        """A message has come."""
+        if self._greeting is not None and self._session.state is not s.State.CLOSING:
+            self._waiting.append(message)
+            if len(self._waiting) > MAX_WAITING:
+                self.close(CloseCode.RATE_LIMITED, "too many requests")
+            return
         try:
-            self._arm()
-            while self._session.state is not s.State.CLOSING:
-                message = await self._socket.receive()
-                now = self._clock.monotonic_s()
-                if message.type is WSMsgType.TEXT:
-                    outputs = self._session.on_text(message.data, now)
-                elif message.type is WSMsgType.PING:
-                    outputs = self._session.on_ping(message.data, now)
-                elif message.type is WSMsgType.PONG:
-                    outputs = self._session.on_pong(now)
-                elif message.type is WSMsgType.BINARY:
-                    outputs = self._session.on_binary()
-                else:
-                    if isinstance(message.data, WebSocketError):  # too large, not UTF-8, or no WebSocket frame at all
-                        self._metrics.closes.labels(str(int(message.data.code))).inc()
-                        log.info("connection_closing", code=int(message.data.code), **self._who())
-                    break
-                self._heard(now)
-                for output in outputs:
-                    if isinstance(output, s.Greet):
-                        await self._greet(output)
-                        self._arm()  # whatever else is heard only puts the deadline off
-                    else:
-                        self._carry_out(output)
+            self._handle(message)
         except Exception:
             log.exception("connection_failed", **self._who())
             self.close(WSCloseCode.INTERNAL_ERROR)
-        finally:
-            await self._end()
+
+    def _handle(self, message: WSMessage) -> None:
+        now = self._clock.monotonic_s()
+        match message.type:
+            case WSMsgType.TEXT:
+                outputs = self._session.on_text(message.data, now)
+            case WSMsgType.PING:
+                outputs = self._session.on_ping(message.data, now)
+            case WSMsgType.PONG:
+                outputs = self._session.on_pong(now)
+            case WSMsgType.BINARY:
+                outputs = self._session.on_binary()
+            case _:
+                self._say_goodbye(message.data)
+                return
+        self._heard(now)
+        for output in outputs:
+            self._carry_out(output)
+
+    def _break(self, error: BaseException) -> None:
+        """What came is too large, not UTF-8, or no WebSocket at all: nothing that follows can be understood."""
+        code = broken_code(error)
+        if self._session.close(code, ""):
+            self._log_closing(code)
+        self._say_goodbye(code)
+
+    def _say_goodbye(self, code: int) -> None:
+        """The peer has closed, or must be: answer, unless this side has closed before, and end the connection."""
+        self._leave()
+        if self._cut is None:
+            self._session.close(code, "")
+            self._shut(code)
+        self._transport.close()
 
     # --- Carrying out what the session says ---
 
@@ -150,7 +229,9 @@ class Connection:
             case s.Close(code, reason):
                 self._begin_close(code, reason)
             case s.Greet():
-                raise AssertionError("only a frame leads to a greeting, and run sees to it")
+                self._transport.pause_reading()
+                self._greeting = asyncio.get_running_loop().create_task(self._greet(output))
+                self._greeting.add_done_callback(self._greeted)
 
     def _serve(self, request_id: str | None, request: wire.Request) -> None:
         assert self._caller is not None
@@ -200,6 +281,21 @@ class Connection:
         self._session.finished()
 
     # --- Hello ---
+
+    def _greeted(self, greeting: "asyncio.Task[None]") -> None:
+        """Go on with what came meanwhile, and with what comes."""
+        self._greeting = None
+        if greeting.cancelled() or self._transport.is_closing():
+            return
+        if (error := greeting.exception()) is not None:
+            log.error("connection_failed", exc_info=error, **self._who())
+            self.close(WSCloseCode.INTERNAL_ERROR)
+        self._arm()
+        waiting, self._waiting = self._waiting, []
+        for message in waiting:
+            self._take(message)
+        if self._greeting is None:
+            self._transport.resume_reading()
 
     async def _greet(self, greet: s.Greet) -> None:
         started = self._clock.monotonic_s()
@@ -293,36 +389,23 @@ class Connection:
         self.close(CloseCode.SLOW_CONSUMER, "not reading fast enough")
 
     def _begin_close(self, code: int, reason: str) -> None:
-        self._metrics.closes.labels(str(int(code))).inc()
-        log.info("connection_closing", code=int(code), reason=reason, **self._who())
+        self._log_closing(code, reason)
+        self._shut(code, reason)
+        self._transport.resume_reading()  # a peer that is being greeted may say goodbye as well
+
+    def _shut(self, code: int, reason: str = "") -> None:
+        """Send the close frame as the last thing. Whoever does not take it, or does not answer, is cut off."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._outbox.flush_now()
         self._outbox.close()
-        loop = asyncio.get_running_loop()
-        self._closing = loop.create_task(self._shut(code, reason))
-        self._cut = loop.call_later(self._limits.close_within_s, self._transport.abort)
+        self._transport.write(close_frame(code, reason))
+        self._cut = asyncio.get_running_loop().call_later(self._limits.close_within_s, self._transport.abort)
 
-    async def _shut(self, code: int, reason: str) -> None:
-        await self._socket.close(code=code, message=reason.encode())
-
-    async def _end(self) -> None:
-        """Leave nothing behind."""
-        self._leave()
-        self._session.close(WSCloseCode.GOING_AWAY, "")  # from here on nothing leads to anything
-        self._outbox.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        try:
-            await self._tasks.close()
-            if self._closing is not None:
-                await asyncio.gather(self._closing, return_exceptions=True)
-        finally:
-            if self._cut is not None:
-                self._cut.cancel()
-            if self._transport.get_write_buffer_size():
-                self._transport.abort()  # nobody is left to wait for the peer to read
+    def _log_closing(self, code: int, reason: str = "") -> None:
+        self._metrics.closes.labels(str(int(code))).inc()
+        log.info("connection_closing", code=int(code), reason=reason, **self._who())
 
     def _who(self) -> dict[str, str]:
         """Whom a log line is about."""

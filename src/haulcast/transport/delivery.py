@@ -115,7 +115,7 @@ class Delivery:
             if not tails and (missed or topic.key in self._stale):
                 self._stale.mark([topic.key])  # what this amends may be what it lacks
                 if event_name:
-                    topic.owed.append((event_name, event))
+                    topic.owe((event_name, event))
                 continue
             version = topic.version = (since[0], since[1] + 1)
             frames = delta_frame(label, since, version, now_ms, delta + tails[position] if tails else delta)

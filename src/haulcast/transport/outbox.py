@@ -8,13 +8,7 @@
    inside `send`; it must not change the collection that its caller is walking through.
 4. While an outbox is held, frames are noted and bounded but not written; `release` lets them go, after a first one.
 
-This goes past aiohttp's own WebSocket writer and its drain, and is the one place that relies on how aiohttp works
-inside:
-- `web.Request.transport` is the connection's transport, the same that `WebSocketWriter` writes to;
-- `WebSocketWriter` keeps nothing back between two frames, so ours and its own (its close frame) never cut into
-  each other, as long as there is no compression (`compress=False`);
-- a server's frames are not masked.
-`tests/unit/transport/test_outbox.py` watches all three over a real socket.
+The transport is the connection's own (see `upgrade`): nobody else writes to it.
 """
 
 import asyncio
@@ -68,6 +62,19 @@ class Flusher:
 
 class Outbox:
     """What one socket is still to be sent."""
+
+    __slots__ = (
+        "_allowance_bytes",
+        "_closed",
+        "_flusher",
+        "_frames",
+        "_held",
+        "_max_queued_bytes",
+        "_on_overflow",
+        "_queued_bytes",
+        "_scheduled",
+        "_transport",
+    )
 
     def __init__(
         self, transport: asyncio.Transport, flusher: Flusher, max_queued_bytes: int, on_overflow: Callable[[], None]

@@ -109,6 +109,8 @@ class State(Enum):
 class TokenBucket:
     """At most `burst` at once and `rate_per_s` in the long run."""
 
+    __slots__ = ("_at", "_burst", "_rate_per_s", "_tokens")
+
     def __init__(self, rate_per_s: float, burst: int, now: float) -> None:
         self._rate_per_s = rate_per_s
         self._burst = float(burst)
@@ -128,10 +130,22 @@ class TokenBucket:
 class Session:
     """One connection's state. Methods return what is to be done, in order, and never raise for what a peer sent."""
 
+    __slots__ = (
+        "_bucket",
+        "_heard_at",
+        "_hello_due",
+        "_in_flight",
+        "_limits",
+        "_pinged_at",
+        "_refused_at",
+        "_token_ends",
+        "state",
+    )
+
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._bucket = TokenBucket(limits.requests_per_s, limits.burst_requests, now)
-        self._refused_at: deque[float] = deque(maxlen=limits.max_refusals + 1)
+        self._refused_at: deque[float] | None = None  # the last max_refusals + 1; most connections never have one
         self._in_flight = 0
         self._heard_at = now
         self._pinged_at = now
@@ -257,6 +271,8 @@ class Session:
         return [Error(request_id, error), *self._count_refusal(now)]
 
     def _count_refusal(self, now: float) -> list[Output]:
+        if self._refused_at is None:
+            self._refused_at = deque(maxlen=self._limits.max_refusals + 1)
         self._refused_at.append(now)
         full = len(self._refused_at) == self._refused_at.maxlen
         if full and now - self._refused_at[0] <= self._limits.refusal_window_s:

@@ -8,7 +8,6 @@
 4. A user may have `MAX_CONNECTIONS` connections; the oldest goes when one more has been greeted.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -54,8 +53,8 @@ class Topic:
         self.counted = not name.startswith("broadcast:")
         self.version = retired if self.counted else (0, 0)
         self.subscribers: dict[Connection, TopicVersion] = {}
-        self.owed: deque[tuple[bytes, bytes]] = deque(maxlen=MAX_OWED)
-        """Events, by name and data, that are to be told after the snapshot that is being read."""
+        self.owed: list[tuple[bytes, bytes]] = []
+        """Events, by name and data, that are to be told after the snapshot that is being read; `owe` bounds them."""
         self.reading: dict[Connection, int] = {}  # how many of its subscribes are under way
 
     @property
@@ -67,6 +66,10 @@ class Topic:
     def shown(self) -> list[Connection]:
         """Those who have been sent something."""
         return [connection for connection, had in self.subscribers.items() if had != NOT_YET]
+
+    def owe(self, event: tuple[bytes, bytes]) -> None:
+        """Tell an event after the snapshot that is being read; of more than `MAX_OWED` the last."""
+        self.owed = [*self.owed, event][-MAX_OWED:]
 
     def send_snapshot(self, to: Iterable[Connection], version: TopicVersion, frame: bytes) -> None:
         """Send a snapshot to those of `to` who are still subscribed."""

@@ -14,6 +14,7 @@ from .handlers import Handlers
 from .origins import Origins
 from .outbox import Flusher
 from .services import Services
+from .upgrade import accept, take_over
 
 log = structlog.get_logger()
 
@@ -39,7 +40,7 @@ class WebSockets:
         return len(self._connections)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one WebSocket, from its upgrade to its end."""
+        """Make a WebSocket of the request's connection."""
         offered = _offered_protocols(request)
         if offered and SUBPROTOCOL not in offered:
             raise RequestError(
@@ -47,33 +48,25 @@ class WebSockets:
                 f"{hdrs.SEC_WEBSOCKET_PROTOCOL}: expected {SUBPROTOCOL}",
                 field=str(hdrs.SEC_WEBSOCKET_PROTOCOL),
             )
-        socket = web.WebSocketResponse(
-            autoping=False,
-            compress=False,
-            max_msg_size=self._services.limits.max_frame_bytes + 1,  # aiohttp refuses what is as long as this
-            protocols=(SUBPROTOCOL,),
-            timeout=2 * self._services.limits.close_within_s,  # the connection's own bound comes first
-        )
-        if not socket.can_prepare(request):
+        if not web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request):
             raise RequestError(ErrorCode.BAD_REQUEST, "expected a WebSocket handshake, version 13", field="Upgrade")
-        await socket.prepare(request)
-        transport = request.transport
+        response, transport = await accept(request, SUBPROTOCOL if offered else None)
         if transport is None:  # gone already
-            return socket
-        connection = Connection(socket, transport, self._services, self._handlers, self._flusher)
+            return response
+        connection = Connection(transport, self._services, self._handlers, self._flusher, self._ended)
         self._connections.add(connection)
         self._empty.clear()
-        try:
-            if self._draining_hint is not None:
-                connection.close(CloseCode.DRAINING, self._draining_hint)
-            elif not self._origins.allow(request.headers.get(hdrs.ORIGIN), request.host):
-                connection.close(CloseCode.FORBIDDEN, "origin not allowed")
-            await connection.run()
-        finally:
-            self._connections.discard(connection)
-            if not self._connections:
-                self._empty.set()
-        return socket
+        if self._draining_hint is not None:
+            connection.close(CloseCode.DRAINING, self._draining_hint)
+        elif not self._origins.allow(request.headers.get(hdrs.ORIGIN), request.host):
+            connection.close(CloseCode.FORBIDDEN, "origin not allowed")
+        take_over(request, transport, connection)  # who was refused before this is not listened to
+        return response
+
+    def _ended(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
 
     def dismiss(self, code: CloseCode, spread_s: float, retry_in_s: int = 0) -> None:
         """Close every WebSocket that is open now with the hint to come back, evenly over `spread_s`. Newcomers are

@@ -362,7 +362,8 @@ class TestClosing:
         assert asyncio.all_tasks() <= {asyncio.current_task(), *(t for t in asyncio.all_tasks() if "http" in repr(t))}
 
     async def test_a_client_that_closes_but_does_not_read_is_cut_off(self) -> None:
-        async with serving(lambda world: world.with_(limits=Limits(max_queued_bytes=10**8))) as server:
+        limits = Limits(max_queued_bytes=10**8, close_within_s=0.2)
+        async with serving(lambda world: world.with_(limits=limits)) as server:
             client = await server.greeted(Role.DRIVER, "d1")
             (connection,) = server.world.hub.connections
             assert isinstance(connection, Connection)

@@ -1,16 +1,11 @@
 """The outbox against a transport that only notes what it is told, then against aiohttp over a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import cast
 
-import aiohttp
 import pytest
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from haulcast.transport.codec import frame, ping_frame
 from haulcast.transport.metrics import TransportMetrics
 from haulcast.transport.outbox import Flusher, Outbox
 from tests.unit.transport.fakes import make_metrics
@@ -246,103 +241,6 @@ class TestHolding:
         await tick()
         assert sender.transport.writes == []
         assert sender.overflows == 0
-
-
-# --- What is relied on of aiohttp, over a real socket ----------------------------------------------------------------
-
-Serve = Callable[[web.Request, web.WebSocketResponse], Awaitable[None]]
-
-
-@asynccontextmanager
-async def connected(serve: Serve) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """A client of a server that answers every WebSocket as `serve` says, set up as haulcast does it. The client asks
-    for compression and must not get it."""
-
-    async def handle(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=65_536)
-        await socket.prepare(request)
-        await serve(request, socket)
-        return socket
-
-    app = web.Application()
-    app.router.add_get("/", handle)
-    runner = web.AppRunner(app, shutdown_timeout=1.0)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    try:
-        async with (
-            aiohttp.ClientSession() as client,
-            client.ws_connect(f"http://{host}:{port}/", compress=15, autoping=False) as socket,
-        ):
-            yield socket
-    finally:
-        await runner.cleanup()
-
-
-class TestWithAiohttp:
-    async def test_frames_of_both_writers_arrive_whole_and_in_order(self, flusher: Flusher) -> None:
-        """Ours and aiohttp's by turns: what aiohttp writes must go at once to the transport that we write to, unmasked
-        and uncompressed, as the client expects of what it has agreed on."""
-        payloads = [f"{number}:" + "x" * size for number, size in enumerate([0, 10, 125, 126, 4000, 65_535, 70_000])]
-
-        async def serve(request: web.Request, socket: web.WebSocketResponse) -> None:
-            assert request.transport is not None
-            outbox = Outbox(request.transport, flusher, 10**7, pytest.fail)
-            for payload in payloads:
-                outbox.send(frame(payload.encode()))
-                outbox.send(ping_frame(b"ours"))
-                outbox.flush_now()
-                await socket.send_str("aiohttp " + payload)
-                await socket.ping(b"theirs")
-            outbox.send(frame(b"last"))
-            outbox.flush_now()
-            await socket.close(code=4200, message=b"done")
-
-        async with connected(serve) as client:
-            assert client.compress == 0
-            for payload in payloads:
-                got = [await client.receive(timeout=5) for _ in range(4)]
-                assert [message.data for message in got] == [payload, b"ours", "aiohttp " + payload, b"theirs"]
-            assert (await client.receive(timeout=5)).data == "last"
-            closing = await client.receive(timeout=5)
-            assert (closing.data, closing.extra) == (4200, "done")
-
-    async def test_request_transport_is_what_aiohttp_writes_to(self, flusher: Flusher) -> None:
-        done = asyncio.Event()
-
-        async def serve(request: web.Request, socket: web.WebSocketResponse) -> None:
-            assert socket._writer is not None
-            assert request.transport is socket._writer.transport
-            assert not socket._writer.use_mask
-            assert not socket._writer.compress
-            done.set()
-
-        async with connected(serve) as client:
-            await asyncio.wait_for(done.wait(), 5)
-            assert (await client.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
-
-    async def test_a_client_that_does_not_read_overflows_and_the_server_goes_on(self, flusher: Flusher) -> None:
-        """Nothing here waits for the client: neither the sender nor the loop."""
-        overflowed = asyncio.Event()
-
-        async def serve(request: web.Request, socket: web.WebSocketResponse) -> None:
-            assert request.transport is not None
-            outbox = Outbox(request.transport, flusher, 2**20, overflowed.set)
-            payload = frame(b"x" * 60_000)
-            while not overflowed.is_set():
-                outbox.send(payload)
-                await tick()
-            assert request.transport.get_write_buffer_size() <= 2**20
-            request.transport.abort()
-
-        async with connected(serve) as client:
-            assert client._conn is not None
-            assert client._conn.transport is not None
-            client._conn.transport.pause_reading()
-            await asyncio.wait_for(overflowed.wait(), 10)
-            client._conn.transport.abort()
 
 
 def _value(counter: object) -> float:
