@@ -2,7 +2,7 @@
 # test and cluster use, are the system's (scripts/stores.sh).
 #
 #   PYTHON=...  the interpreter that .venv is made with (default: the first python3 that is 3.11 or newer)
-#   ARGS=...    further arguments of demo, cluster, run, test and sim
+#   ARGS=...    further arguments of demo, cluster, run, test, sim and bench
 #   CI=1        run the tests with asyncio's debug mode
 
 .DEFAULT_GOAL := help
@@ -27,7 +27,7 @@ DEBUG := $(if $(filter-out 0 false,$(CI)),PYTHONASYNCIODEBUG=1)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: .venv/.runtime ## start a server with simulated traffic (ARGS: see haulcast demo --help)
@@ -42,12 +42,24 @@ run: .venv/.runtime ## start a server
 	$(BIN)/haulcast serve $(ARGS)
 
 .PHONY: test
-test: $(if $(GIVEN),,stores) lint ## all checks, then all tests (ARGS go to pytest)
+test: $(if $(GIVEN),,stores) promtool lint ## all checks, then all tests (ARGS go to pytest)
 	$(DEBUG) $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: sim
 sim: .venv/.dev ## simulate 1,000 clusters with faults on virtual time (ARGS: see python -m tests.sim.schedules --help)
 	$(BIN)/python -m tests.sim.schedules --schedules 1000 $(ARGS)
+
+.PHONY: bench
+bench: .venv/.dev stores ## measure, in under five minutes (ARGS: see python -m bench run --help)
+	$(BIN)/python -m bench run $(ARGS)
+
+.PHONY: bench-full
+bench-full: .venv/.dev stores ## measure at length (ARGS: see python -m bench run --help)
+	$(BIN)/python -m bench run --profile full $(ARGS)
+
+.PHONY: rules
+rules: .venv/.dev promtool ## check and test the rules of Prometheus, and the dashboards
+	$(BIN)/python -m pytest tests/unit/deploy $(ARGS)
 
 .PHONY: lint
 lint: .venv/.dev ## formatting, lint rules, types, direction of imports
@@ -99,6 +111,11 @@ clean: ## remove .venv, caches and build output; data in var/ stays
 .PHONY: stores
 stores:
 	@scripts/stores.sh
+
+# What checks the rules of Prometheus. Their tests are skipped where it cannot be had.
+.PHONY: promtool
+promtool: .venv/.runtime
+	@scripts/promtool.sh $(BIN) || true
 
 .PHONY: mend
 mend:

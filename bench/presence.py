@@ -89,7 +89,7 @@ async def report_all(presence: RedisPresence, fleet: Fleet) -> None:
 
 async def in_redis_ms(redis: "Redis") -> str:
     """The percentiles that Redis has of scripts since they were reset."""
-    info = await redis.execute_command("INFO", "latencystats")
+    info = await redis.execute_command("INFO", "latencystats")  # type: ignore[no-untyped-call]
     text = info.decode() if isinstance(info, bytes) else str(info)
     found = re.search(r"evalsha\W+p50\W+([\d.]+)\W+p99\W+([\d.]+)", text)
     if found is None:
@@ -115,7 +115,7 @@ async def measure(
         found: list[int] = []
         centers = [anywhere(rng, side_km) for _ in range(count)]
         excludes = [nearest_transporters(fleet, center, excluded) for center in centers]
-        await redis.execute_command("CONFIG", "RESETSTAT")
+        await redis.execute_command("CONFIG", "RESETSTAT")  # type: ignore[no-untyped-call]
         for center, exclude in zip(centers, excludes, strict=True):
             started = perf_counter_ns()
             nearby = await presence.nearest(
@@ -136,7 +136,7 @@ async def measure(
     costs, cpu = [], []
     for _ in range(rounds):
         fleet = {vehicle: driven(rng, place) for vehicle, place in fleet.items()}
-        await redis.execute_command("CONFIG", "RESETSTAT")
+        await redis.execute_command("CONFIG", "RESETSTAT")  # type: ignore[no-untyped-call]
         started, cpu_started = perf_counter_ns(), process_time_ns()
         await report_all(presence, fleet)
         costs.append((perf_counter_ns() - started) / 1e3 / len(fleet))

@@ -1,0 +1,1 @@
+"""What haulcast is measured against."""
