@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from .actors.metrics import ActorMetrics
-from .transport.meter import RequestMeter
+from .transport.meter import RequestMeter, Sum
 from .transport.metrics import TransportMetrics
 
 _FAST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -43,8 +43,8 @@ class Metrics:
             connections=self._gauge("connections", "WebSocket connections that have said hello."),
             requests=RequestMeter("haulcast_request", _FAST_S, self.registry),
             bad_frames=self._counter("bad_frames", "Frames refused before they were a request.", "code"),
-            frames_sent=self._counter("frames_sent", "WebSocket frames written."),
-            bytes_sent=self._counter("bytes_sent", "Bytes of WebSocket frames written."),
+            frames_sent=Sum("haulcast_frames_sent", "WebSocket frames written.", self.registry),
+            bytes_sent=Sum("haulcast_bytes_sent", "Bytes of WebSocket frames written.", self.registry),
             closes=self._counter("closes", "WebSocket connections closed by the server.", "code"),
             slow_consumers=self._counter("slow_consumers", "Connections closed because the client did not keep up."),
         )

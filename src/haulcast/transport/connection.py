@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_caller",
         "_clock",
         "_cut",
+        "_ending",
         "_greeting",
         "_handlers",
         "_heard_at",
@@ -102,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._greeting: asyncio.Task[None] | None = None  # while a hello is answered
         self._waiting: list[WSMessage] = []  # what came meanwhile, at most MAX_WAITING
         self._ignored_bytes = 0  # what has come since this side began to close
+        self._ending: asyncio.Task[None]  # waits for what was under way at the end
         self._timer: asyncio.TimerHandle | None = None  # for the session's next deadline, or earlier
         self._timer_at = 0.0
         self._cut: asyncio.TimerHandle | None = None  # ends a close that takes too long
@@ -153,7 +155,7 @@ class Connection(asyncio.Protocol):
         if self._greeting is not None:
             self._greeting.cancel()
         if self._greeting is not None or self._tasks:
-            asyncio.get_running_loop().create_task(self._end()).add_done_callback(lambda _task: self._on_end(self))
+            self._ending = asyncio.get_running_loop().create_task(self._end())
         else:
             self._on_end(self)
 
@@ -162,6 +164,7 @@ class Connection(asyncio.Protocol):
             await asyncio.wait([self._greeting])
             self._leave()
         await self._tasks.close()
+        self._on_end(self)
 
     def _take(self, message: WSMessage) -> None:
         """A message has come."""
@@ -214,7 +217,7 @@ class Connection(asyncio.Protocol):
     def _carry_out(self, output: s.Output) -> None:
         match output:
             case s.Request(request_id, request):
-                self._serve(request_id, request)
+                self._serve(request_id, request, self._clock.monotonic_s())
             case s.Error(request_id, error):
                 self._metrics.bad_frames.labels(error.code).inc()
                 # What ends the connection is told by its closing; a line for each frame would make a flood worse.
@@ -233,19 +236,17 @@ class Connection(asyncio.Protocol):
                 self._greeting = asyncio.get_running_loop().create_task(self._greet(output))
                 self._greeting.add_done_callback(self._greeted)
 
-    def _serve(self, request_id: str | None, request: wire.Request) -> None:
+    def _serve(self, request_id: str | None, request: wire.Request, started: float) -> None:
         assert self._caller is not None
-        started = self._clock.monotonic_s()
         try:
             answer = self._handlers.handle(self._caller, request_id, request)
         except Exception as error:
-            self._settle(request_id, request, started, error)
+            self._settle(request_id, request, started, error, self._outbox.send_now)
             return
         if isinstance(answer, asyncio.Future):
             answer.add_done_callback(partial(self._answered, request_id, request, started))
         else:
-            self._settle(request_id, request, started, answer)
-            self._outbox.flush_now()  # nothing else comes of it, so there is nothing to wait for
+            self._settle(request_id, request, started, answer, self._outbox.send_now)
 
     def _answered(
         self, request_id: str | None, request: wire.Request, started: float, future: "asyncio.Future[Reply]"
@@ -253,10 +254,15 @@ class Connection(asyncio.Protocol):
         if future.cancelled() and self._session.state is s.State.CLOSING:
             return  # it has ended with the connection, and nobody is left to be told
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
-        self._settle(request_id, request, started, future.result() if error is None else error)
+        self._settle(request_id, request, started, future.result() if error is None else error, self.send)
 
     def _settle(
-        self, request_id: str | None, request: wire.Request, started: float, outcome: Reply | BaseException
+        self,
+        request_id: str | None,
+        request: wire.Request,
+        started: float,
+        outcome: Reply | BaseException,
+        send: Callable[[bytes], None],
     ) -> None:
         """Answer a request."""
         request_type = wire.TYPE_OF[type(request)]
@@ -277,7 +283,7 @@ class Connection(asyncio.Protocol):
             if error is not None and error.code is ErrorCode.BAD_REQUEST:
                 self.send(frame(encode_error(request_id, error)))
             return
-        self.send(frame(payload if error is None else encode_error(request_id, error)))
+        send(frame(payload if error is None else encode_error(request_id, error)))
         self._session.finished()
 
     # --- Hello ---
@@ -394,13 +400,15 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()  # a peer that is being greeted may say goodbye as well
 
     def _shut(self, code: int, reason: str = "") -> None:
-        """Send the close frame as the last thing. Whoever does not take it, or does not answer, is cut off."""
+        """Send the close frame as the last thing, and end this half of the connection, which has most clients end theirs
+        even if they do not look for the frame. Whoever does not is cut off."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._outbox.flush_now()
         self._outbox.close()
         self._transport.write(close_frame(code, reason))
+        self._transport.write_eof()
         self._cut = asyncio.get_running_loop().call_later(self._limits.close_within_s, self._transport.abort)
 
     def _log_closing(self, code: int, reason: str = "") -> None:

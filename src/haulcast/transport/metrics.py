@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge
 
-from .meter import RequestMeter
+from .meter import RequestMeter, Sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,8 @@ class TransportMetrics:
     requests: RequestMeter
     bad_frames: Counter
     """Frames refused before they were a request. Label `code`."""
-    frames_sent: Counter
-    bytes_sent: Counter
+    frames_sent: Sum
+    bytes_sent: Sum
     closes: Counter
     """WebSocket connections that this side closed. Label `code`."""
     slow_consumers: Counter

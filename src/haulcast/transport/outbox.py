@@ -55,9 +55,8 @@ class Flusher:
 
     def count(self, frames: int, size_bytes: int) -> None:
         """So much has been written."""
-        if frames:
-            self._metrics.frames_sent.inc(frames)
-            self._metrics.bytes_sent.inc(size_bytes)
+        self._metrics.frames_sent.value += frames
+        self._metrics.bytes_sent.value += size_bytes
 
 
 class Outbox:
@@ -96,8 +95,20 @@ class Outbox:
         A snapshot is as large as what it shows, which says nothing of how fast the client reads: until everything has
         left, the bound is higher by the largest one.
         """
+        if self._take(frame, snapshot) and not (self._scheduled or self._held):
+            self._scheduled = True
+            self._flusher.schedule(self)
+
+    def send_now(self, frame: bytes) -> None:
+        """Send a finished frame, and what waits before it, without waiting for the end of the tick: for what nothing
+        else is likely to follow."""
+        if self._take(frame, snapshot=False):
+            self.flush_now()
+
+    def _take(self, frame: bytes, snapshot: bool) -> bool:
+        """Note a frame, if it may be sent."""
         if self._closed:
-            return
+            return False
         waiting_bytes = self._queued_bytes + self._transport.get_write_buffer_size()
         if not waiting_bytes:
             self._allowance_bytes = 0
@@ -107,12 +118,10 @@ class Outbox:
         if waiting_bytes + len(frame) > self._max_queued_bytes + self._allowance_bytes:
             self.close()
             self._on_overflow()
-            return
+            return False
         self._frames.append(frame)
         self._queued_bytes = queued_bytes
-        if not (self._scheduled or self._held):
-            self._scheduled = True
-            self._flusher.schedule(self)
+        return True
 
     def hold(self) -> None:
         """Keep what is sent from now on until `release`."""

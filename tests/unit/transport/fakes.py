@@ -20,7 +20,7 @@ from haulcast.storage.memory.journal import MemoryJournal
 from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
 from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
-from haulcast.transport.meter import RequestMeter
+from haulcast.transport.meter import RequestMeter, Sum
 from haulcast.transport.metrics import TransportMetrics
 from haulcast.transport.services import Services
 from haulcast.transport.session import Limits
@@ -39,8 +39,8 @@ def make_metrics(registry: CollectorRegistry) -> TransportMetrics:
         connections=Gauge("connections", "-", registry=registry),
         requests=RequestMeter("request", (0.001, 0.01), registry),
         bad_frames=Counter("bad_frames", "-", ["code"], registry=registry),
-        frames_sent=Counter("frames", "-", registry=registry),
-        bytes_sent=Counter("bytes", "-", registry=registry),
+        frames_sent=Sum("frames", "-", registry),
+        bytes_sent=Sum("bytes", "-", registry),
         closes=Counter("closes", "-", ["code"], registry=registry),
         slow_consumers=Counter("slow", "-", registry=registry),
     )
