@@ -400,8 +400,8 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()  # a peer that is being greeted may say goodbye as well
 
     def _shut(self, code: int, reason: str = "") -> None:
-        """Send the close frame as the last thing, and end this half of the connection, which has most clients end theirs
-        even if they do not look for the frame. Whoever does not is cut off."""
+        """Send the close frame as the last thing, and end this half of the connection, at which most clients end theirs
+        even if they do not look at the frame. Whoever does not is cut off."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
