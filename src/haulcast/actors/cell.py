@@ -53,6 +53,29 @@ Reroute = Callable[["Cell", Message], None]
 class Cell:
     """One broadcast's place on this node. It is an `Alarm` of the deadline heap."""
 
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_crashes",
+        "_deadlines",
+        "_ended",
+        "_frozen",
+        "_idle_ms",
+        "_known",
+        "_leaving",
+        "_membership",
+        "_metrics",
+        "_reroute",
+        "_start",
+        "_tick_waits",
+        "actor",
+        "armed_at_ms",
+        "broadcast_id",
+        "busy",
+        "mailbox",
+        "tenant_id",
+    )
+
     def __init__(
         self,
         tenant_id: TenantId,
@@ -77,8 +100,7 @@ class Cell:
         self._known = known
         self._membership = membership
         self._leaving = False
-        self._unfrozen = asyncio.Event()
-        self._unfrozen.set()
+        self._frozen: asyncio.Event | None = None  # set by `thaw` or `leave`, if there is one
         self._ended = False
         self._clock = clock
         self._deadlines = deadlines
@@ -102,16 +124,18 @@ class Cell:
 
     def freeze(self) -> None:
         """Another node is asked to take the broadcast: begin no further message until `thaw` or `leave`."""
-        self._unfrozen.clear()
+        self._frozen = self._frozen or asyncio.Event()
 
     def thaw(self) -> None:
         """It did not: go on."""
-        self._unfrozen.set()
+        if self._frozen is not None:
+            self._frozen.set()
+            self._frozen = None
 
     def leave(self) -> None:
         """Another node has the broadcast: end after the message that is being handled."""
         self._leaving = True
-        self._unfrozen.set()
+        self.thaw()
         self.mailbox.offer_control(Message(Tick()))  # if it is full, there is something to wake up for anyway
 
     async def run(self) -> None:
@@ -157,9 +181,9 @@ class Cell:
                 return True
             self._arm(actor)
             message = await self.mailbox.get()
-            if not self._unfrozen.is_set():
+            if self._frozen is not None:
                 self.mailbox.give_back(message)
-                await self._unfrozen.wait()
+                await self._frozen.wait()
                 continue
             if self._leaving:
                 self.mailbox.give_back(message)

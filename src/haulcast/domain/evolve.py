@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import events as e
 from .broadcast import Broadcast, TruckRequest
@@ -17,6 +17,9 @@ from .states import (
     advance,
 )
 
+Changes: TypeAlias = Mapping[str, Any]
+"""The fields of a broadcast that are other after an event."""
+
 
 def evolve(state: Broadcast | None, event: e.Event) -> Broadcast:
     """The state after `event`. Raises `IllegalTransition` for one that the tables do not allow after `state`."""
@@ -26,7 +29,7 @@ def evolve(state: Broadcast | None, event: e.Event) -> Broadcast:
         return _created(event)
     if state is None:
         raise ValueError("a broadcast begins with Created")
-    return replace(_EVOLVE[type(event)](state, event), seq=state.seq + 1)
+    return replace(state, seq=state.seq + 1, **_EVOLVE[type(event)](state, event))
 
 
 def replay(events: Iterable[e.Event]) -> Broadcast:
@@ -58,25 +61,24 @@ def _created(event: e.Created) -> Broadcast:
     )
 
 
-def _wave_sent(state: Broadcast, event: e.WaveSent) -> Broadcast:
-    return replace(
-        state,
-        wave=event.wave,
-        next_wave_at_ms=event.next_wave_at_ms,
-        offers={**state.offers, **{offer.transporter_id: offer for offer in event.offers}},
-    )
+def _wave_sent(state: Broadcast, event: e.WaveSent) -> Changes:
+    return {
+        "wave": event.wave,
+        "next_wave_at_ms": event.next_wave_at_ms,
+        "offers": {**state.offers, **{offer.transporter_id: offer for offer in event.offers}},
+    }
 
 
-def _offered(state: Broadcast, event: e.Offered) -> Broadcast:
-    return replace(state, offers={**state.offers, event.offer.transporter_id: event.offer})
+def _offered(state: Broadcast, event: e.Offered) -> Changes:
+    return {"offers": {**state.offers, event.offer.transporter_id: event.offer}}
 
 
-def _declined(state: Broadcast, event: e.Declined) -> Broadcast:
+def _declined(state: Broadcast, event: e.Declined) -> Changes:
     offer = replace(state.offers[event.transporter_id], declined=True)
-    return replace(state, offers={**state.offers, event.transporter_id: offer})
+    return {"offers": {**state.offers, event.transporter_id: offer}}
 
 
-def _truck_assigned(state: Broadcast, event: e.TruckAssigned) -> Broadcast:
+def _truck_assigned(state: Broadcast, event: e.TruckAssigned) -> Changes:
     requests = tuple(
         replace(
             request,
@@ -87,15 +89,14 @@ def _truck_assigned(state: Broadcast, event: e.TruckAssigned) -> Broadcast:
         else request
         for request in state.requests
     )
-    assigned = replace(state, requests=requests)
-    if assigned.open_requests:
+    if any(request.status is RequestStatus.SEARCHING for request in requests):
         status = advance(BROADCAST_TRANSITIONS, state.status, BroadcastStatus.PARTIALLY_FILLED)
-        return replace(assigned, status=status)
+        return {"requests": requests, "status": status}
     status = advance(BROADCAST_TRANSITIONS, state.status, BroadcastStatus.FULLY_FILLED)
-    return replace(assigned, status=status, end_reason=EndReason.FILLED, ended_at_ms=event.at_ms)
+    return {"requests": requests, "status": status, "end_reason": EndReason.FILLED, "ended_at_ms": event.at_ms}
 
 
-def _trip_updated(state: Broadcast, event: e.TripUpdated) -> Broadcast:
+def _trip_updated(state: Broadcast, event: e.TripUpdated) -> Changes:
     def updated(request: TruckRequest) -> TruckRequest:
         trip = request.trip
         if trip is None or trip.trip_id != event.trip_id:
@@ -103,39 +104,38 @@ def _trip_updated(state: Broadcast, event: e.TripUpdated) -> Broadcast:
         status = advance(TRIP_TRANSITIONS, trip.status, event.status)
         return replace(request, trip=replace(trip, status=status, updated_at_ms=event.at_ms))
 
-    return replace(state, requests=tuple(updated(request) for request in state.requests))
+    return {"requests": tuple(updated(request) for request in state.requests)}
 
 
-def _reminded(state: Broadcast, event: e.Reminded) -> Broadcast:
-    return replace(state, reminder_at_ms=None)
+def _reminded(state: Broadcast, event: e.Reminded) -> Changes:
+    return {"reminder_at_ms": None}
 
 
-def _cancelled(state: Broadcast, event: e.Cancelled) -> Broadcast:
+def _cancelled(state: Broadcast, event: e.Cancelled) -> Changes:
     return _ended(state, event, BroadcastStatus.CANCELLED, RequestStatus.CANCELLED)
 
 
-def _expired(state: Broadcast, event: e.Expired) -> Broadcast:
+def _expired(state: Broadcast, event: e.Expired) -> Changes:
     return _ended(state, event, BroadcastStatus.EXPIRED, RequestStatus.EXPIRED)
 
 
 def _ended(
     state: Broadcast, event: e.Cancelled | e.Expired, status: BroadcastStatus, open_become: RequestStatus
-) -> Broadcast:
-    return replace(
-        state,
-        status=advance(BROADCAST_TRANSITIONS, state.status, status),
-        end_reason=event.reason,
-        ended_at_ms=event.at_ms,
-        requests=tuple(
+) -> Changes:
+    return {
+        "status": advance(BROADCAST_TRANSITIONS, state.status, status),
+        "end_reason": event.reason,
+        "ended_at_ms": event.at_ms,
+        "requests": tuple(
             replace(request, status=advance(REQUEST_TRANSITIONS, request.status, open_become))
             if request.status is RequestStatus.SEARCHING
             else request
             for request in state.requests
         ),
-    )
+    }
 
 
-_EVOLVE: Mapping[type[e.Event], Callable[[Broadcast, Any], Broadcast]] = {
+_EVOLVE: Mapping[type[e.Event], Callable[[Broadcast, Any], Changes]] = {
     e.WaveSent: _wave_sent,
     e.Offered: _offered,
     e.Declined: _declined,

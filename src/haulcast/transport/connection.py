@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_cut",
         "_ending",
         "_greeting",
+        "_greetings",
         "_handlers",
         "_heard_at",
         "_ignored_bytes",
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         "_timer_at",
         "_transport",
         "_waiting",
+        "send",
     )
 
     def __init__(
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         services: Services,
         handlers: Handlers,
         flusher: Flusher,
+        greetings: asyncio.Semaphore,
         on_end: "Callable[[Connection], None]",
     ) -> None:
         self._transport = transport
@@ -92,9 +95,12 @@ class Connection(asyncio.Protocol):
         self._limits = services.limits
         self._clock = services.clock
         self._metrics = services.metrics
+        self._greetings = greetings
         self._on_end = on_end
         self._reader = reader(self._take, self._break, services.limits.max_frame_bytes)
         self._outbox = Outbox(transport, flusher, services.limits.max_queued_bytes, self._overflow)
+        self.send = self._outbox.send
+        """Queues one or more finished frames; they leave at the end of this tick. A snapshot may be of any size."""
         self._tasks = TaskSet(services.limits.max_in_flight)
         self._session = s.Session(services.limits, services.clock.monotonic_s())
         self._caller: Caller | None = None  # set by a hello
@@ -116,10 +122,6 @@ class Connection(asyncio.Protocol):
         """Whom the connection speaks for. Only a greeted connection has one."""
         assert self._caller is not None
         return self._caller.principal
-
-    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
-        """Queue one or more finished frames; they leave at the end of this tick. A snapshot may be of any size."""
-        self._outbox.send(frames, snapshot=snapshot)
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close, after what was sent before. Only the first call counts."""
@@ -307,7 +309,7 @@ class Connection(asyncio.Protocol):
         started = self._clock.monotonic_s()
         self._outbox.hold()
         try:
-            async with asyncio.timeout(self._limits.greeting_within_s):
+            async with asyncio.timeout(self._limits.greeting_within_s), self._greetings:
                 data = await self._introduce(greet)
         except Exception as exception:
             self._leave()

@@ -42,12 +42,8 @@ class Flusher:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        frames = size_bytes = 0
         for _ in range(min(self._sockets_per_turn, len(self._waiting))):
-            count, size = self._waiting.popleft().flush()
-            frames += count
-            size_bytes += size
-        self.count(frames, size_bytes)
+            self._waiting.popleft().flush()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
         else:
@@ -95,33 +91,31 @@ class Outbox:
         A snapshot is as large as what it shows, which says nothing of how fast the client reads: until everything has
         left, the bound is higher by the largest one.
         """
-        if self._take(frame, snapshot) and not (self._scheduled or self._held):
+        if self._closed:
+            return
+        size_bytes = len(frame)
+        waiting_bytes = self._queued_bytes + self._transport.get_write_buffer_size()
+        if not waiting_bytes:
+            self._allowance_bytes = 0
+        if snapshot and size_bytes > self._allowance_bytes:
+            self._allowance_bytes = size_bytes
+        if waiting_bytes + size_bytes > self._max_queued_bytes + self._allowance_bytes:
+            self.close()
+            self._on_overflow()
+            return
+        self._frames.append(frame)
+        self._queued_bytes += size_bytes
+        if not (self._scheduled or self._held):
             self._scheduled = True
             self._flusher.schedule(self)
 
     def send_now(self, frame: bytes) -> None:
         """Send a finished frame, and what waits before it, without waiting for the end of the tick: for what nothing
         else is likely to follow."""
-        if self._take(frame, snapshot=False):
-            self.flush_now()
-
-    def _take(self, frame: bytes, snapshot: bool) -> bool:
-        """Note a frame, if it may be sent."""
-        if self._closed:
-            return False
-        waiting_bytes = self._queued_bytes + self._transport.get_write_buffer_size()
-        if not waiting_bytes:
-            self._allowance_bytes = 0
-        if snapshot:
-            self._allowance_bytes = max(self._allowance_bytes, len(frame))
-        queued_bytes = self._queued_bytes + len(frame)
-        if waiting_bytes + len(frame) > self._max_queued_bytes + self._allowance_bytes:
-            self.close()
-            self._on_overflow()
-            return False
-        self._frames.append(frame)
-        self._queued_bytes = queued_bytes
-        return True
+        scheduled, self._scheduled = self._scheduled, True
+        self.send(frame)
+        self._scheduled = scheduled
+        self.flush_now()
 
     def hold(self) -> None:
         """Keep what is sent from now on until `release`."""
@@ -141,29 +135,28 @@ class Outbox:
 
     def flush_now(self) -> None:
         """Write what waits without waiting for the end of the tick."""
-        self._flusher.count(*self._write())
+        scheduled = self._scheduled
+        self.flush()
+        self._scheduled = scheduled
 
-    def flush(self) -> tuple[int, int]:
-        """Write what waits, when the flusher's turn has come. The number of frames and their bytes."""
+    def flush(self) -> None:
+        """Write what waits, when the flusher's turn has come."""
         self._scheduled = False
-        return self._write()
-
-    def close(self) -> None:
-        """Drop what waits and take nothing more."""
-        self._closed = True
-        self._frames, self._queued_bytes = [], 0
-
-    def _write(self) -> tuple[int, int]:
         frames, size_bytes = self._frames, self._queued_bytes
         if not frames or self._held:
-            return 0, 0
+            return
         self._frames, self._queued_bytes = [], 0
         if self._transport.is_closing():
-            return 0, 0
+            return
         try:
             self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
         except Exception as error:  # one broken socket must not keep the others from being written to
             log.warning("socket_write_failed", error=type(error).__name__)
             self._transport.abort()
-            return 0, 0
-        return len(frames), size_bytes
+        else:
+            self._flusher.count(len(frames), size_bytes)
+
+    def close(self) -> None:
+        """Drop what waits and take nothing more."""
+        self._closed = True
+        self._frames, self._queued_bytes = [], 0

@@ -19,6 +19,9 @@ from .upgrade import accept, take_over
 log = structlog.get_logger()
 
 SUBPROTOCOL = "haulcast.v1.json"
+UPGRADES_AT_ONCE = 8
+GREETINGS_AT_ONCE = 8
+"""When thousands come back at once, those who are connected are served between so many newcomers and the next."""
 _DRAIN_STEP_S = 0.05
 
 
@@ -30,6 +33,8 @@ class WebSockets:
         self._handlers = handlers
         self._origins = Origins(services.origins)
         self._flusher = Flusher(services.metrics)
+        self._upgrades = asyncio.Semaphore(UPGRADES_AT_ONCE)
+        self._greetings = asyncio.Semaphore(GREETINGS_AT_ONCE)
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -50,10 +55,12 @@ class WebSockets:
             )
         if not web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request):
             raise RequestError(ErrorCode.BAD_REQUEST, "expected a WebSocket handshake, version 13", field="Upgrade")
-        response, transport = await accept(request, SUBPROTOCOL if offered else None)
+        async with self._upgrades:
+            await asyncio.sleep(0)  # so many in a turn of the loop, however many have come in it
+            response, transport = await accept(request, SUBPROTOCOL if offered else None)
         if transport is None:  # gone already
             return response
-        connection = Connection(transport, self._services, self._handlers, self._flusher, self._ended)
+        connection = Connection(transport, self._services, self._handlers, self._flusher, self._greetings, self._ended)
         self._connections.add(connection)
         self._empty.clear()
         if self._draining_hint is not None:

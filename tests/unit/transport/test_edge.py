@@ -19,10 +19,11 @@ from haulcast.domain.replies import Done, Refusal, Refused
 from haulcast.errors import ERRORS, ErrorCode, JournalUnavailable, RequestError
 from haulcast.ports import Role
 from haulcast.transport.close_codes import CloseCode
-from haulcast.transport.connection import Connection
+from haulcast.transport.connection import MAX_WAITING, Connection
 from haulcast.transport.http import ROUTES, Edge
 from haulcast.transport.services import Services
 from haulcast.transport.session import Limits
+from haulcast.transport.websocket import GREETINGS_AT_ONCE
 from tests.unit.transport.fakes import FAST, ManualClock, World, token
 
 CREATE = {
@@ -122,6 +123,12 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def masked(payload: bytes) -> bytes:
+    """A client's text frame, masked with nothing."""
+    length = bytes((0x80 | len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2)
+    return b"\x81" + length + bytes(4) + payload
+
+
 def socket_of(client: Client) -> asyncio.Transport:
     """The client's own end, to do with it what a library would not."""
     assert client.socket._conn is not None
@@ -136,6 +143,48 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class TestHello:
+    async def test_only_so_many_are_greeted_at_once_and_who_is_connected_is_served_meanwhile(
+        self, server: Server
+    ) -> None:
+        """When thousands come back together, the others do not wait until all of them are in."""
+        before = await server.greeted(Role.CUSTOMER, "c1")
+        server.world.journal.gate.clear()
+        newcomers = [await server.connect() for _ in range(GREETINGS_AT_ONCE + 4)]
+        for number, client in enumerate(newcomers):
+            await client.ask("hello", "hello", token=server.token(Role.TRANSPORTER, f"t{number}"))
+        await until(lambda: server.world.hub.connection_count == 1 + GREETINGS_AT_ONCE)
+        await before.ask("r1", "ping")
+        assert (await before.next())["ok"]
+        assert server.world.hub.connection_count == 1 + GREETINGS_AT_ONCE
+        server.world.journal.gate.set()
+        for client in newcomers:
+            assert (await client.next())["ok"]
+
+    async def test_what_is_sent_right_behind_it_is_answered_after_it_in_order(self, server: Server) -> None:
+        client = await server.connect()
+        server.world.journal.gate.clear()
+        await client.ask("r1", "hello", token=server.token(Role.TRANSPORTER, "t1"))
+        for request_id in ("r2", "r3"):
+            await client.ask(request_id, "ping")
+        await until(lambda: server.world.hub.connection_count == 1)
+        server.world.journal.gate.set()
+        assert [(await client.next()).get("re") for _ in range(4)] == ["r1", None, "r2", "r3"]
+
+    async def test_who_floods_before_it_is_answered_is_closed(self, server: Server) -> None:
+        client = await server.connect()
+        server.world.journal.gate.clear()
+        socket_of(client).write(
+            b"".join(
+                masked(json.dumps(frame).encode())
+                for frame in (
+                    {"id": "r1", "type": "hello", "data": {"token": server.token(Role.TRANSPORTER, "t1")}},
+                    *({"id": f"r{number}", "type": "ping"} for number in range(MAX_WAITING + 1)),
+                )
+            )
+        )
+        assert (await client.closed())[0] == 4129
+        server.world.journal.gate.set()
+
     async def test_is_answered_first_and_then_come_the_snapshots(self, server: Server) -> None:
         client = await server.connect(protocols=("other", "haulcast.v1.json"))
         assert client.socket.protocol == "haulcast.v1.json"
@@ -247,6 +296,19 @@ class TestHello:
 
 
 class TestClosing:
+    async def test_who_goes_on_sending_after_it_was_closed_is_cut_off(self) -> None:
+        """Instead of saying goodbye: nobody parses that for long."""
+        async with serving(lambda world: world.with_(limits=Limits(max_frame_bytes=1000))) as server:
+            client = await server.greeted(Role.CUSTOMER, "c1")
+            transport = socket_of(client)
+            transport.pause_reading()
+            (connection,) = server.world.hub.connections
+            assert isinstance(connection, Connection)
+            connection.close(4200, "retry_in_s=1")
+            transport.write(masked(b"x" * 100) * 20)
+            await until(lambda: server.world.hub.connection_count == 0)
+            transport.abort()
+
     @pytest.mark.parametrize("frame", ["ping", b"binary"])
     async def test_a_first_frame_that_is_no_hello(self, server: Server, frame: str | bytes) -> None:
         client = await server.connect()
