@@ -1,10 +1,10 @@
 """Measures a journal's commit alone, in one process: no actors, no sockets, one batch at a time, as a committer does.
 
 Payload: "assigned" writes are checkpoints of different broadcasts, each with one TruckAssigned, its trip and a logged
-reply, on broadcasts of two trucks with 20 offers; "log" writes have a logged reply alone; "wave" writes make 500
-offers each. Preparing the broadcasts is not measured, nor is building the writes. `--busy` keeps the event loop
-running Python meanwhile, in slices of 200 us, as a loaded server's would: the writer then waits for the interpreter,
-and the CPU time is that of both.
+reply, on broadcasts of two trucks with 20 offers; "log" writes have a logged reply alone; "refusal" writes too, which
+the owner alone may give, all of one broadcast; "wave" writes make 500 offers each. Preparing the broadcasts is not
+measured, nor is building the writes. `--busy` keeps the event loop running Python meanwhile, in slices of 200 us, as a
+loaded server's would: the writer then waits for the interpreter, and the CPU time is that of both.
 SQLite's database is made in `--directory`, whose disk it is that COMMIT waits for. `--postgres` measures the journal in
 Postgres instead, in a database of its own on that server, dropped at the end; the server's CPU time is not counted, and
 its `fsync` and its disk are what they are.
@@ -133,6 +133,20 @@ def log() -> Prepared:
     return [], Write(f"log-{number}", NOW_MS, TENANT, BroadcastId("b0"), logged(number))
 
 
+def refusals() -> Callable[[], Prepared]:
+    """Makes the refusals of one broadcast; the first comes with its creation."""
+    race = next(numbers)
+    creation = iter(checkpoints(race, [(created(race),)], None))
+
+    def refusal() -> Prepared:
+        number = next(numbers)
+        fence = Fence(1, 1, 1)
+        write = Write(f"refusal-{number}", NOW_MS, TENANT, BroadcastId(f"b{race}"), logged(number), fence)
+        return list(creation), write
+
+    return refusal
+
+
 def wave_of_500() -> Prepared:
     number = next(numbers)
     *before, measured = checkpoints(number, [(created(number),), (wave(500),)], None)
@@ -216,7 +230,13 @@ async def main(journal: Journal, batches: int, busy: bool) -> None:
         items = list(fleet(sum(SIZES) * batches + 1))
         for start in range(0, len(items), 10_000):
             await journal.put_fleet(TENANT, items[start : start + 10_000])
-        for what, make, sizes in (("assigned", assigned, SIZES), ("log", log, SIZES), ("wave", wave_of_500, (1, 8))):
+        kinds: tuple[tuple[str, Callable[[], Prepared], tuple[int, ...]], ...] = (
+            ("assigned", assigned, SIZES),
+            ("log", log, SIZES),
+            ("refusal", refusals(), SIZES),
+            ("wave", wave_of_500, (1, 8)),
+        )
+        for what, make, sizes in kinds:
             for size in sizes:
                 await measure(journal, what, make, size, batches)
     finally:

@@ -17,7 +17,7 @@ from bench.kit.fleet import Arrivals, Caller, allow_sockets, arrive, leave, sett
 from bench.kit.servers import Haulcast, Subject, baseline, embedded, python, target_server
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "short": {"sockets": 2_000, "per_s": 500, "clients": 1, "repetitions": 2},
+    "short": {"sockets": 1_000, "per_s": 500, "clients": 1, "repetitions": 2},
     "full": {"sockets": 10_000, "per_s": 500, "clients": 2, "repetitions": 5},
 }
 WARM_UP = 20

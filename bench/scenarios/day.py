@@ -25,7 +25,7 @@ from bench.kit.servers import Haulcast, Missing, clustered, target_server
 from haulcast.demo.stores import StoreFailed
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "short": {"transporters": 60, "broadcasts_per_s": 4.0, "seconds": 5.0, "repetitions": 3}
+    "short": {"transporters": 60, "broadcasts_per_s": 4.0, "seconds": 4.0, "repetitions": 2}
     | {"nodes": 0, "clients": 1, "seed": 1},
     "full": {"transporters": 60, "broadcasts_per_s": 4.0, "seconds": 20.0, "repetitions": 5}
     | {"nodes": 2, "clients": 1, "seed": 1},

@@ -21,7 +21,7 @@ from bench.kit.servers import BaselineFailed, Missing, python
 from haulcast.leash import leashed
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "short": {"nodes": 3, "seconds": 15, "transporters": 60, "customers": 40, "repetitions": 1},
+    "short": {"nodes": 3, "seconds": 12, "transporters": 60, "customers": 40, "repetitions": 1},
     "full": {"nodes": 3, "seconds": 120, "transporters": 120, "customers": 80, "repetitions": 3},
 }
 UNITS = {"failover_first_s": "s", "failover_all_s": "s", "handover_ms": "ms"}

@@ -40,7 +40,7 @@ from bench.kit.servers import Haulcast, Missing, Subject, baseline, clustered, e
 from haulcast.demo.stores import StoreFailed
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "short": {"recipients": [1000], "two_nodes": 200, "clients": 2, "deliveries": 8_000, "repetitions": 5},
+    "short": {"recipients": [1000], "two_nodes": 200, "clients": 2, "deliveries": 6_000, "repetitions": 5},
     "full": {"recipients": [1000, 10_000], "two_nodes": 200, "clients": 4, "deliveries": 20_000, "repetitions": 7},
 }
 MOST_TICKS, FEWEST_TICKS = 24, 4

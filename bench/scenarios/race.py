@@ -23,7 +23,7 @@ from bench.kit.histogram import Histogram
 from bench.kit.line import Phone
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "short": {"sockets": 200, "races": 3, "uncontended": 1000, "repetitions": 5, "rates": [], "seconds": 0.0},
+    "short": {"sockets": 200, "races": 2, "uncontended": 1000, "repetitions": 5, "rates": [], "seconds": 0.0},
     "full": {
         "sockets": 200,
         "races": 10,

@@ -23,7 +23,7 @@ from bench.kit.servers import Haulcast, Missing, clustered, target_server
 from haulcast.demo.stores import StoreFailed
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "short": {"sockets": 1_000, "others": 40, "offers": 3, "nodes": 1, "repetitions": 3},
+    "short": {"sockets": 1_000, "others": 40, "offers": 3, "nodes": 1, "repetitions": 2},
     "full": {"sockets": 5_000, "others": 40, "offers": 3, "nodes": 2, "repetitions": 7},
 }
 PINGS_PER_S = 10

@@ -14,7 +14,7 @@ from bench.kit.line import SUBPROTOCOL, Line, Phone
 from bench.kit.servers import Haulcast, Subject, baseline, embedded, python
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "short": {"sockets": 200, "seconds": 1.5, "repetitions": 5},
+    "short": {"sockets": 200, "seconds": 1.0, "repetitions": 5},
     "full": {"sockets": 200, "seconds": 5.0, "repetitions": 9},
 }
 TENANT = "request"
