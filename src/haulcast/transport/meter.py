@@ -1,8 +1,8 @@
 """Counts what happens for every single request.
 
 prometheus_client finds a labelled child by a lock and a dictionary of tuples of strings, and has a lock for each of its
-values: a request's counter and histogram cost 5 to 7 us of the 44 that a ping took (measured by sampling), which here
-are below 1. It is told the same figures when it asks.
+values: a request's counter and histogram took 5.9 us together, and here take 0.5 (timed alone). It is told the same
+figures when it asks.
 """
 
 from bisect import bisect_left

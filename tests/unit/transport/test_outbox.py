@@ -1,4 +1,4 @@
-"""The outbox against a transport that only notes what it is told, then against aiohttp over a real socket."""
+"""The outbox against a transport that only notes what it is told. Over a real socket: `test_upgrade.py`."""
 
 import asyncio
 from typing import cast
