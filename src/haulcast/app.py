@@ -50,6 +50,7 @@ REQUEST_LOG_MS = 24 * 3600 * 1000
 _PURGE_EVERY_S = 600.0
 _SWEEP_EVERY_S = 5.0
 _SYNC_EVERY_S = 60.0
+_WATCH_EVERY_S = 5.0
 _LAGGING_MS = 1_000.0
 
 logger = structlog.get_logger()
@@ -66,6 +67,7 @@ class Node:
         self._started_ms = clock.now_ms()
         self._lag = LoopLag(clock, metrics.loop_lag_s)
         self._draining = False
+        self._journal_answers = True  # when it was last watched; a node does not start without it
         self._cleanup = AsyncExitStack()
         self._edge: Edge | None = None
         bus = NodeBus(stores.cluster, metrics.actors.bus_sent, metrics.actors.bus_missed)
@@ -92,6 +94,9 @@ class Node:
         metrics.tasks.set_function(lambda: len(asyncio.all_tasks()))
         metrics.peers.set_function(lambda: len(self._membership.peers))
         metrics.lease_left_s.set_function(lambda: self._membership.left_s)
+        metrics.ready.set_function(lambda: self._may_be_ready and self._journal_answers)
+        metrics.transporters_online.set_function(lambda: self._presence.online_count)
+        metrics.vehicles.set_function(lambda: self._presence.vehicle_count)
         self.port = 0  # where it listens, once started
 
     @classmethod
@@ -139,6 +144,7 @@ class Node:
             started.push_async_callback(node.dispatch.finish, DRAIN_TIMEOUT_S)
             await started.enter_async_context(running(node._lag.run(), "loop_lag"))
             await started.enter_async_context(running(node._maintain(), "maintain"))
+            await started.enter_async_context(running(node._watch_journal(), "watch_journal"))
             node._cleanup = started.pop_all()
         return node
 
@@ -160,13 +166,11 @@ class Node:
 
     async def ready(self) -> bool:
         """See `Health`."""
-        if self._draining or not self._membership.held:
-            return False
-        return await self._latency_ms(lambda: self._journal.read_tenant(TenantId("health"))) is not None
+        return self._may_be_ready and await self._journal_ms() is not None
 
     async def detailed(self) -> Mapping[str, Json]:
         """See `Health`. Counts are of this node."""
-        journal_ms = await self._latency_ms(lambda: self._journal.read_tenant(TenantId("health")))
+        journal_ms = await self._journal_ms()
         cluster_ms = await self._latency_ms(self._stores.cluster.members)
         degraded = None in (journal_ms, cluster_ms) or not self._membership.held or self._lag.last_ms > _LAGGING_MS
         journal, cluster = self._stores.kinds
@@ -192,6 +196,24 @@ class Node:
             "vehicles": self._presence.vehicle_count,
             "transporters_online": self._presence.online_count,
         }
+
+    @property
+    def _may_be_ready(self) -> bool:
+        """Whether nothing but the journal can keep the node from being ready."""
+        return not self._draining and self._membership.held
+
+    async def _watch_journal(self) -> None:
+        """Keep whether the journal answers, for `haulcast_ready`: a scrape must not ask it, nor wait for it. Apart
+        from `_maintain`, which may be held up by what it does."""
+        while True:
+            try:
+                self._journal_answers = await self._journal_ms() is not None
+            except HaulcastError:
+                self._journal_answers = False
+            await asyncio.sleep(_WATCH_EVERY_S)
+
+    async def _journal_ms(self) -> float | None:
+        return await self._latency_ms(lambda: self._journal.read_tenant(TenantId("health")))
 
     async def _latency_ms(self, ask: Callable[[], Awaitable[object]]) -> float | None:
         """How long a small question takes; None if it is not answered."""

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from haulcast import app
 from haulcast.app import Node
 from haulcast.config import DEVELOPMENT_KEY, load
+from haulcast.domain.ids import TenantId
+from haulcast.errors import JournalUnavailable
 from haulcast.transport.session import Limits
 from tests.acceptance.books import Books
 from tests.acceptance.deployment import Deployment
@@ -161,7 +164,14 @@ def exactly(expected: float) -> Callable[[float], bool]:
 
 
 METRICS: dict[str, Callable[[float], bool]] = {
-    "haulcast_decisions_total": exactly(3),
+    "haulcast_ready": exactly(1),
+    "haulcast_build_info": exactly(1),
+    "haulcast_trucks_requested_total": exactly(2),
+    "haulcast_trucks_assigned_total": exactly(1),
+    "haulcast_broadcasts_ended_total": exactly(1),
+    "haulcast_vehicles": exactly(2),
+    "haulcast_transporters_online": exactly(2),
+    "haulcast_decisions_total": exactly(4),
     "haulcast_gate_wait_seconds_count": above(3),
     "haulcast_commit_batch_writes_count": above(3),
     "haulcast_commit_latency_seconds_count": above(3),
@@ -194,11 +204,17 @@ METRICS: dict[str, Callable[[float], bool]] = {
     "haulcast_closes_total": exactly(1),
     "haulcast_slow_consumers_total": exactly(0),
     "haulcast_deliveries_total": exactly(2),
-    "haulcast_topics": exactly(3),
+    "haulcast_topics": exactly(2),
     "haulcast_actors": exactly(1),
     "haulcast_timers": exactly(1),
     "haulcast_tasks": above(3),
     "haulcast_loop_lag_seconds_count": above(0),
+    "process_cpu_seconds_total": above(0),
+    "process_resident_memory_bytes": above(10e6),
+    "process_virtual_memory_bytes": above(10e6),
+    "process_start_time_seconds": above(1.7e9),
+    "process_open_fds": above(5),
+    "process_max_fds": above(100),
 }
 """Every metric, and what is sane for it, summed over its labels, after the story below."""
 
@@ -219,12 +235,44 @@ async def test_metrics_tell_what_has_happened(own_server: Server) -> None:
         won = await winner.do("offer.accept", accept_of("t1", broadcast_id))
         await winner.do("trip.update", {"trip_id": won["trip_id"], "status": "delivered"})
         assert (await loser.refused("no.such.request"))["code"] == "UNKNOWN_TYPE"
+        await customer.do("broadcast.cancel", {"broadcast_id": broadcast_id})
         await eventually_answered(lambda: sampled(network), "what is sampled has been sampled")
         kinds, found = await metrics_of(network)
         wrong = {name: found.get(name) for name, sane in METRICS.items() if not sane(found.get(name, nan))}
         assert not wrong
         assert kinds == {re.sub(r"_(count|sum)$", "", name) for name in METRICS}
     await asyncio.to_thread(server.stop)
+
+
+async def test_readiness_is_a_metric_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4: `haulcast_ready` is what `/health/ready` says, be it the journal, the lease or a stop that keeps the node
+    from being ready. What concerns the journal it says as soon as the node has looked again."""
+    monkeypatch.setattr(app, "_WATCH_EVERY_S", 0.01)
+    node = await Node.start(load({"HAULCAST_PORT": "0", "HAULCAST_DATA_DIR": str(tmp_path)}))
+
+    def gauge() -> float | None:
+        return node.metrics.registry.get_sample_value("haulcast_ready")
+
+    async def both_say(ready: bool) -> bool:
+        assert await node.ready() == ready
+        return gauge() == ready
+
+    async def unavailable(_tenant_id: TenantId) -> None:
+        raise JournalUnavailable("as this test wants it")
+
+    try:
+        assert gauge() == 1
+        with monkeypatch.context() as broken:
+            broken.setattr(node._journal, "read_tenant", unavailable)
+            await eventually_answered(lambda: both_say(False), "the journal does not answer")
+        await eventually_answered(lambda: both_say(True), "the journal answers again")
+        for whose, name, value in ((node._membership, "_until_s", 0.0), (node, "_draining", True)):
+            with monkeypatch.context() as broken:
+                broken.setattr(whose, name, value)
+                assert gauge() == 0, f"it holds no lease, or it stops: {name}"
+        assert gauge() == 1
+    finally:
+        await node.stop()
 
 
 async def sampled(network: Network) -> bool:

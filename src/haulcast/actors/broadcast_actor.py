@@ -13,7 +13,8 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from uuid import uuid4
+from itertools import count
+from secrets import token_hex
 
 import structlog
 
@@ -21,7 +22,7 @@ from haulcast.domain import effects as fx
 from haulcast.domain.broadcast import Broadcast, Trip
 from haulcast.domain.commands import SendWave, Tick
 from haulcast.domain.decide import Decision, decide
-from haulcast.domain.events import Event
+from haulcast.domain.events import Created, Event, TruckAssigned
 from haulcast.domain.evolve import evolve
 from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.domain.replies import Done, Refusal, Refused, Reply
@@ -59,6 +60,10 @@ _LOOKUPS_AT_ONCE = 32
 _DIRECTORY_SPARE_MS = 60_000
 """How much longer than its broadcast an entry of the directory may live."""
 
+_PROCESS = token_hex(8)
+_writes = count(1)
+"""Together they name a write for good, for a tenth of what a UUID costs."""
+
 log = structlog.get_logger()
 
 
@@ -84,6 +89,20 @@ class ActorContext:
 class BroadcastActor:
     """One broadcast, owned by `incarnation` under `epoch`. `state` is None before it is created and when there is no
     such broadcast."""
+
+    __slots__ = (
+        "_broadcast_id",
+        "_context",
+        "_fenced",
+        "_post",
+        "_seek_not_before_ms",
+        "_seeking",
+        "_settings",
+        "_tenant_id",
+        "epoch",
+        "incarnation",
+        "state",
+    )
 
     def __init__(
         self,
@@ -162,6 +181,7 @@ class BroadcastActor:
                 raise OwnershipLost(f"{self._broadcast_id} at epoch {self.epoch}, seq {after.seq}")
             case _:
                 self.state = after
+                self._count(before, after, decision.events)
                 self._index(before, after)
                 if before is None:
                     self._record(after)
@@ -200,6 +220,17 @@ class BroadcastActor:
         outcome = "ok" if isinstance(reply, Done) else reply.code.value
         self._context.metrics.decisions.labels(type(message.command).__name__, outcome).inc()
         message.answer(reply)
+
+    def _count(self, before: Broadcast | None, after: Broadcast, events: tuple[Event, ...]) -> None:
+        """Count what the business asks for, once it is durable."""
+        metrics = self._context.metrics
+        for event in events:
+            if isinstance(event, Created):
+                metrics.trucks_requested.inc(len(event.vehicle_types))
+            elif isinstance(event, TruckAssigned):
+                metrics.trucks_assigned.inc()
+        if before is not None and before.live and not after.live:
+            metrics.broadcasts_ended.labels(after.end_reason).inc()
 
     def _carry_out(self, effects: tuple[fx.Effect, ...]) -> None:
         """What is left to the actor itself; the rest of the effects are the publisher's."""
@@ -263,7 +294,7 @@ class BroadcastActor:
         events: tuple[Event, ...] = (),
     ) -> Write:
         return Write(
-            write_id=uuid4().hex,
+            write_id=f"{_PROCESS}-{next(_writes)}",
             at_ms=now_ms,
             tenant_id=self._tenant_id,
             broadcast_id=self._broadcast_id,

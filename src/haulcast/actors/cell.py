@@ -65,6 +65,7 @@ class Cell:
         "_leaving",
         "_membership",
         "_metrics",
+        "_on_end",
         "_reroute",
         "_start",
         "_tick_waits",
@@ -82,6 +83,7 @@ class Cell:
         broadcast_id: BroadcastId,
         start: StartActor,
         reroute: Reroute,
+        on_end: "Callable[[Cell], None]",
         known: Known | None,
         membership: Membership,
         clock: Clock,
@@ -97,6 +99,7 @@ class Cell:
         self.actor: BroadcastActor | None = None
         self._start = start
         self._reroute = reroute
+        self._on_end = on_end
         self._known = known
         self._membership = membership
         self._leaving = False
@@ -150,6 +153,7 @@ class Cell:
             self._ended = True
             self._deadlines.arm(self, None)
             self._fail_waiting(ErrorCode.UNAVAILABLE)
+            self._on_end(self)
 
     async def _live_once(self) -> bool:
         """The life of one actor. Whether the cell has nothing more to do."""

@@ -11,6 +11,10 @@ class ActorMetrics:
 
     decisions: Counter
     """Labels `command`, `outcome` (a refusal's code, or ok)."""
+    trucks_requested: Counter
+    trucks_assigned: Counter
+    broadcasts_ended: Counter
+    """Label `reason`, an `EndReason`."""
     gate_wait_s: Histogram
     """From decision to durability."""
     commit_batch_size: Histogram

@@ -15,6 +15,7 @@ import yaml
 
 from haulcast.domain.commands import Command
 from haulcast.domain.replies import Refusal
+from haulcast.domain.states import EndReason
 from haulcast.errors import ErrorCode
 from haulcast.metrics import Metrics
 from haulcast.transport import wire
@@ -32,6 +33,7 @@ VALUES: Mapping[str, frozenset[str]] = {
     "outcome": frozenset({"ok", *ErrorCode, *Refusal}),
     "command": frozenset(command.__name__ for command in get_args(Command)),
     "kind": frozenset({"offer", "bad_news"}),
+    "reason": frozenset(EndReason),
 }
 """What the labels that are matched with fixed values can be."""
 
