@@ -134,14 +134,13 @@ def log() -> Prepared:
 
 
 def refusals() -> Callable[[], Prepared]:
-    """Makes the refusals of one broadcast; the first comes with its creation."""
-    race = next(numbers)
-    creation = iter(checkpoints(race, [(created(race),)], None))
+    """Makes the refusals of broadcast 0; the first comes with its creation."""
+    creation = iter(checkpoints(0, [(created(0),)], None))
 
     def refusal() -> Prepared:
         number = next(numbers)
         fence = Fence(1, 1, 1)
-        write = Write(f"refusal-{number}", NOW_MS, TENANT, BroadcastId(f"b{race}"), logged(number), fence)
+        write = Write(f"refusal-{number}", NOW_MS, TENANT, BroadcastId("b0"), logged(number), fence)
         return list(creation), write
 
     return refusal

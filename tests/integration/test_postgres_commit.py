@@ -4,6 +4,7 @@ safeguard: another connection does, in the worst moment, what another node might
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,8 +18,21 @@ from haulcast.storage.postgres import Limits, PostgresJournal
 from haulcast.storage.postgres.commit import independent
 from haulcast.storage.postgres.commit_query import COMMIT
 from haulcast.storage.postgres.connections import Link
-from haulcast.storage.postgres.rows import arguments, prepared
-from tests.contract.hauls import ACME, FLEET, NOW_MS, Haul, another, land, log_only, logged, only, searching
+from haulcast.storage.postgres.log_query import LOG
+from haulcast.storage.postgres.rows import arguments, log_arguments, prepared
+from tests.contract.hauls import (
+    ACME,
+    FLEET,
+    NOW_MS,
+    Haul,
+    another,
+    fresh_id,
+    land,
+    log_only,
+    logged,
+    only,
+    searching,
+)
 from tests.contract.shared import eventually
 from tests.databases import admin, empty
 
@@ -43,16 +57,31 @@ async def journal(url: str) -> AsyncIterator[PostgresJournal]:
 @pytest.fixture
 async def statements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many writes each statement had that was sent to commit."""
+    return counted(monkeypatch, COMMIT, LOG)
+
+
+@pytest.fixture
+async def log_statements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The same of those alone that can do nothing but log replies."""
+    return counted(monkeypatch, LOG)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, *queries: str) -> list[int]:
     sent: list[int] = []
     fetch = Link.fetch
 
     async def counting(link: Link, query: str, *values: Any) -> Any:
-        if query == COMMIT:
+        if query in queries:
             sent.append(len(values[0]))
         return await fetch(link, query, *values)
 
     monkeypatch.setattr(Link, "fetch", counting)
     return sent
+
+
+def refusal(haul: Haul, request: str, fence: Fence | None = None) -> Write:
+    """The owner's answer to somebody who came too late."""
+    return Write(fresh_id(), NOW_MS, ACME, haul.broadcast_id, logged(request), fence or Fence(1, 1, 2))
 
 
 @asynccontextmanager
@@ -141,6 +170,49 @@ async def test_a_step_that_follows_one_that_is_just_landing_lands(url: str, jour
     assert await rows(url, "events") == 4
 
 
+async def test_an_owner_that_is_fenced_while_its_refusals_wait_gives_none(url: str, journal: PostgresJournal) -> None:
+    """Its other broadcasts' refusals land, and so does what anybody may answer."""
+    haul, other = await searching(journal), await searching(journal, 2)
+    outcomes = await meanwhile(
+        url,
+        journal,
+        [refusal(haul, "r1"), refusal(other, "r2"), refusal(haul, "r3"), log_only(logged("r4"))],
+        "UPDATE broadcasts SET epoch = 2, owner = 2 WHERE broadcast_id = 'b1'",
+    )
+    assert outcomes == [Fenced(), Landed(), Fenced(), Landed()]
+    assert await rows(url, "request_log") == await rows(url, "request_log", "request_id IN ('r2', 'r4')") == 2
+
+
+async def test_a_refusal_waits_for_whoever_is_taking_its_broadcast_but_not_for_its_next_state(
+    url: str, journal: PostgresJournal
+) -> None:
+    """Only epoch and owner count, which the checkpoint that it waited for has not changed."""
+    haul = await searching(journal)
+    outcomes = await meanwhile(url, journal, [refusal(haul, "r1")], "UPDATE broadcasts SET seq = 3")
+    assert outcomes == [Landed()]
+
+
+async def test_a_refusal_is_the_owner_s_alone_or_anybody_s_for_what_does_not_exist(
+    url: str, journal: PostgresJournal, log_statements: list[int]
+) -> None:
+    haul, missing = await searching(journal), another(9)
+    fences = {
+        "owner": (haul, Fence(1, 1, 2)),
+        "owner-before-its-last-step": (haul, Fence(1, 1, 1)),
+        "owner-of-a-later-epoch": (haul, Fence(2, 1, 2)),
+        "other-node": (haul, Fence(1, 2, 2)),
+        "other-node-that-knows-of-none": (haul, Fence(1, 2, 0)),
+        "missing": (missing, Fence(1, 1, 0)),
+        "missing-for-its-owner": (missing, Fence(1, 1, 2)),
+    }
+    outcomes = await journal.commit([refusal(of, request, fence) for request, (of, fence) in fences.items()])
+    landed = {request for request, outcome in zip(fences, outcomes, strict=True) if outcome == Landed()}
+    assert landed == {"owner", "owner-before-its-last-step", "missing"}
+    assert {type(outcome) for outcome in outcomes} == {Landed, Fenced}
+    assert log_statements == [7, 4]
+    assert await rows(url, "request_log") == 3
+
+
 # --- What crosses broadcasts -----------------------------------------------------------------------------------------
 
 
@@ -224,6 +296,39 @@ async def test_so_is_one_that_comes_alone(url: str, journal: PostgresJournal) ->
     assert outcome == Duplicate("f", Done())
 
 
+async def test_a_refusal_that_another_node_answers_in_the_same_moment_is_a_duplicate_among_those_that_land(
+    url: str, journal: PostgresJournal, log_statements: list[int]
+) -> None:
+    """The statement fails as a whole, and is done again in halves."""
+    haul = await searching(journal)
+    outcomes = await meanwhile(
+        url,
+        journal,
+        [refusal(haul, f"r{number}") for number in range(4)],
+        """INSERT INTO request_log VALUES ('acme', 'customer', 'c1', 'r1', 'theirs', '{"done":{}}', 1, 'elsewhere')""",
+    )
+    assert outcomes == [Landed(), Duplicate("theirs", Done()), Landed(), Landed()]
+    assert log_statements == [4, 2, 2]
+    assert await rows(url, "request_log", "write_id <> 'elsewhere'") == 3
+
+
+async def test_a_refusal_that_was_logged_before_is_answered_from_the_log_whoever_asks_now(
+    url: str, journal: PostgresJournal, log_statements: list[int]
+) -> None:
+    """Also by one who does not own the broadcast; and a write that is sent again is recognised."""
+    haul = await searching(journal)
+    first = Write("w-first", NOW_MS, ACME, haul.broadcast_id, logged("r1", Done({"n": 1})), Fence(1, 1, 2))
+    await land(journal, first)
+    log_statements.clear()
+    again, stranger = refusal(haul, "r1"), refusal(haul, "r1", Fence(1, 7, 2))
+    known = Duplicate("f", Done({"n": 1}))
+    assert await journal.commit([again, refusal(haul, "r2")]) == [known, Landed()]
+    assert await journal.commit([stranger]) == [known]
+    assert await journal.commit([first, refusal(haul, "r3")]) == [Landed(), Landed()]
+    assert log_statements == [2, 1, 2]
+    assert await rows(url, "request_log") == 3
+
+
 # --- One statement for many ------------------------------------------------------------------------------------------
 
 
@@ -232,16 +337,24 @@ async def test_many_independent_writes_are_one_statement_a_loser_s_refusals_incl
 ) -> None:
     haul, other = await searching(journal), await searching(journal, 2)
     statements.clear()
-
-    def refusal(number: int) -> Write:
-        return Write(f"w-{number}", NOW_MS, ACME, haul.broadcast_id, logged(f"r{number}"), Fence(1, 1, 2))
-
-    batch = [haul.step(haul.assigned(1, "t1")), *map(refusal, range(100)), other.step(other.assigned(1, "t2"))]
-    await land(journal, *batch)
+    refusals = [refusal(haul, f"r{number}") for number in range(100)]
+    await land(journal, haul.step(haul.assigned(1, "t1")), *refusals, other.step(other.assigned(1, "t2")))
     assert statements == [102]
     statements.clear()
     await land(journal, *(log_only(logged(f"x{number}")) for number in range(600)))
     assert statements == [256, 256, 88]
+
+
+async def test_writes_that_all_log_alone_are_sent_by_the_statement_for_these(
+    journal: PostgresJournal, statements: list[int], log_statements: list[int]
+) -> None:
+    """With a checkpoint among them, even of their own broadcast, all go with that."""
+    haul = await searching(journal)
+    statements.clear()
+    await land(journal, refusal(haul, "r1"), log_only(logged("r2")), refusal(haul, "r3"))
+    assert statements == log_statements == [3]
+    await land(journal, haul.step(haul.offered("t3")), refusal(haul, "r4"))
+    assert (statements, log_statements) == ([3, 2], [3])
 
 
 def test_a_write_that_depends_on_one_before_it_begins_a_statement() -> None:
@@ -281,19 +394,52 @@ async def test_two_assignments_of_one_broadcast_in_a_batch_are_two_facts(
 # --- Locks -----------------------------------------------------------------------------------------------------------
 
 
-async def test_batches_of_two_nodes_in_opposite_orders_never_deadlock(url: str, journal: PostgresJournal) -> None:
-    """Rows are locked in the order of their keys. All are fenced, so that both can go on for ever."""
+@asynccontextmanager
+async def no_deadlock(url: str) -> AsyncIterator[None]:
+    """The server has counted none meanwhile."""
+    async with admin(url) as connection:
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        before = await connection.fetchval(deadlocks)
+        yield
+        assert await connection.fetchval(deadlocks) == before
+
+
+@pytest.mark.parametrize("one", ["commit", "log"])
+@pytest.mark.parametrize("other", ["commit", "log"])
+async def test_batches_of_two_nodes_in_opposite_orders_never_deadlock(
+    url: str, journal: PostgresJournal, one: str, other: str
+) -> None:
+    """Both statements lock rows in the order of their keys. Nothing is written, so that both can go on for ever."""
     hauls = [another(number) for number in range(1, 41)]
     await land(journal, *(haul.step(haul.created()) for haul in hauls))
-    batch = [Write(f"w{haul.broadcast_id}", NOW_MS, ACME, haul.broadcast_id, None, Fence(1, 1, 1)) for haul in hauls]
+    refusals = [Write(f"w{haul.broadcast_id}", NOW_MS, ACME, haul.broadcast_id, None, Fence(1, 1, 1)) for haul in hauls]
+    fenced = Haul(BroadcastId("b20"), CustomerId("c20"), incarnation=7, state=hauls[19].state)
+    batches = {"log": refusals, "commit": [fenced.write(fenced.wave("t1")), *refusals]}
     second = await PostgresJournal.open(url)
     try:
-        async with admin(url) as connection:
-            deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-            before = await connection.fetchval(deadlocks)
+        async with no_deadlock(url):
             for _ in range(30):
-                await asyncio.gather(journal.commit(batch), second.commit(batch[::-1]))
-            assert await connection.fetchval(deadlocks) == before
+                await asyncio.gather(journal.commit(batches[one]), second.commit(batches[other][::-1]))
+    finally:
+        await second.close()
+
+
+async def test_two_nodes_that_log_the_same_requests_in_opposite_orders_never_deadlock(
+    url: str, journal: PostgresJournal
+) -> None:
+    """Replies are logged in the order of their keys. Both begin when a third node gives their broadcasts free."""
+    hauls = [await searching(journal), await searching(journal, 2)]
+    second = await PostgresJournal.open(url)
+    try:
+        async with no_deadlock(url):
+            for turn in range(5):
+                mine, theirs = ([refusal(haul, f"{turn}-{number}") for number in range(200)] for haul in hauls)
+                async with other_node(url) as node:
+                    await node.execute("SELECT FROM broadcasts FOR UPDATE")
+                    commits = asyncio.gather(journal.commit(mine), second.commit(theirs[::-1]))
+                    await waiting(url, 2)
+                outcomes = await commits
+                assert sum(outcome == Landed() for outcome in chain(*outcomes)) == 200
     finally:
         await second.close()
 
@@ -456,6 +602,24 @@ async def test_everything_is_found_by_the_right_index_from_the_first_row_on(url:
         "vehicles_pkey",
     ]
     assert not [line for line in plan if "Seq Scan" in line or "Hash Join" in line or "Merge" in line]
+
+
+async def test_the_refusals_of_a_broadcast_lock_it_once(url: str, journal: PostgresJournal) -> None:
+    """And are found, as everything is, by the right index."""
+    haul, other = await searching(journal), await searching(journal, 2)
+    writes = [refusal(one, f"{one.broadcast_id}-{number}") for number in range(20) for one in (haul, other)]
+    values = log_arguments([prepared(write) for write in writes])
+
+    async def explain(link: Link) -> list[str]:
+        return [row[0] for row in await link.fetch(f"EXPLAIN (ANALYZE, VERBOSE) {LOG}", *values)]
+
+    plan = await journal._committer.run(explain)
+    (locking,) = [line for line in plan if "LockRows" in line]
+    assert "rows=1 loops=2)" in locking
+    used = [line.split(" using ")[1].split()[0] for line in plan if " using " in line]
+    assert sorted(used) == ["broadcasts_pkey", "request_log_pkey"]
+    assert not [line for line in plan if "Seq Scan" in line or "Hash Join" in line or "Merge" in line]
+    assert "NOT (hashed SubPlan" in "".join(plan)
 
 
 async def test_plans_are_made_anew_as_tables_grow() -> None:

@@ -1,8 +1,9 @@
 """A batch of writes, and what became of each.
 
-1. A batch is one statement (`commit_query.py`), unless a write of it depends on one before it: then it is several, one
-   after the other, each committed before the next begins. They depend on each other if both move one broadcast, log
-   under one request's id, or concern one customer, vehicle or driver.
+1. A batch is one statement (`commit_query.py`, or `log_query.py` if its writes only log replies), unless a write of
+   it depends on one before it: then it is several, one after the other, each committed before the next begins. They
+   depend on each other if both move one broadcast, log under one request's id, or concern one customer, vehicle or
+   driver.
 2. What a write ran into is known as of the moment when the statement began. If that does not explain why it did not
    land, or if it only says that the broadcast has moved on, somebody else has written in that moment: the write is
    tried once more by a new statement, which sees what they wrote. So a write whose first try is still under way on a
@@ -28,7 +29,8 @@ from haulcast.storage import documents
 from .commit_query import COMMIT
 from .connections import Link
 from .faults import COLLISION, CONTENDED
-from .rows import Prepared, Step, arguments, prepared
+from .log_query import LOG
+from .rows import Prepared, Step, arguments, log_arguments, prepared
 
 MAX_STATEMENT_WRITES = 256
 
@@ -38,6 +40,9 @@ its way and out of it again in a moment; nobody was ever seen to need a third.""
 
 ATTEMPTS = 5
 """How often a statement is sent that runs into deadlocks."""
+
+_LOGGING = (Step.NONE, Step.REFUSAL)
+"""The steps of writes that change no broadcast."""
 
 Facts: TypeAlias = Any  # a row of the statement's answer
 
@@ -123,13 +128,17 @@ async def _settle(link: Link, writes: Sequence[Prepared]) -> list[Outcome]:
 
 
 async def _send(link: Link, writes: Sequence[Prepared]) -> list[asyncpg.Record]:
-    arrays = arguments(writes)
+    # Measured: 28 us of the database's CPU for each of 32 logged replies instead of 50, and 17 for each of 256, not 24.
+    if all(write.step in _LOGGING for write in writes):
+        query, arrays = LOG, log_arguments(writes)
+    else:
+        query, arrays = COMMIT, arguments(writes)
     for attempt in range(1, ATTEMPTS):
         try:
-            return await link.fetch(COMMIT, *arrays)
+            return await link.fetch(query, *arrays)
         except CONTENDED:
             await asyncio.sleep(uniform(0.001, 0.01) * attempt)
-    return await link.fetch(COMMIT, *arrays)
+    return await link.fetch(query, *arrays)
 
 
 def judge(write: Write, facts: Facts, *, certain: bool) -> Outcome | None:

@@ -1,4 +1,4 @@
-"""The one statement that writes a batch.
+"""The statement that writes a batch, whatever is in it.
 
 What it rests on, and why it is as it is:
 
@@ -20,15 +20,16 @@ What it rests on, and why it is as it is:
 The answer is a row for each write: whether it landed, and if not, everything that can have kept it from landing.
 """
 
-from .rows import EventRow, OfferRow, Step, TripRow, WriteRow, unnest
+from .log_query import ANSWERED, LOGGED
+from .rows import ChangeRow, EventRow, OfferRow, Step, TripRow, WriteRow, unnest
 
-_EVENTS_FROM = 1 + len(WriteRow._fields)
+_EVENTS_FROM = 1 + len(WriteRow._fields) + len(ChangeRow._fields)
 _OFFERS_FROM = _EVENTS_FROM + len(EventRow._fields)
 _TRIPS_FROM = _OFFERS_FROM + len(OfferRow._fields)
 
 COMMIT = f"""
 WITH input AS MATERIALIZED (
-    SELECT * FROM {unnest(1, WriteRow)}
+    SELECT * FROM {unnest(1, WriteRow, ChangeRow)}
     ORDER BY tenant_id, broadcast_id, n
 ),
 
@@ -68,14 +69,7 @@ known AS MATERIALIZED (
                     coalesce((locked.epoch, locked.owner) = (input.epoch, input.owner), input.seq = 0)
             END AS holds
     ) AS fence
-    LEFT JOIN LATERAL (
-        SELECT write_id, fingerprint, reply
-        FROM request_log
-        WHERE input.request_id IS NOT NULL
-            AND request_log.tenant_id = input.request_tenant_id AND request_log.role = input.role
-            AND request_log.user_id = input.user_id AND request_log.request_id = input.request_id
-        LIMIT 1
-    ) AS logged ON true
+    {LOGGED}
     LEFT JOIN LATERAL (
         SELECT write_id
         FROM events
@@ -121,7 +115,8 @@ known AS MATERIALIZED (
     ) AS driver ON true
 ),
 
--- Those that nothing known is in the way of.
+-- Those that nothing known is in the way of. Sorted, so that all are locked before the first is changed: a refusal that
+-- came to its row after the checkpoint beside it would find it changed by its own statement, and so not find it.
 able AS MATERIALIZED (
     SELECT *
     FROM known
@@ -135,6 +130,7 @@ able AS MATERIALIZED (
                 AND NOT vehicle_busy AND NOT driver_busy
             )
         ) IS TRUE
+    ORDER BY n
 ),
 
 assigned AS (
@@ -249,14 +245,7 @@ progressed AS (
         AND assignments.request_id = given.request_id
 ),
 
-answered AS (
-    INSERT INTO request_log (tenant_id, role, user_id, request_id, fingerprint, reply, at_ms, write_id)
-    SELECT request_tenant_id, role, user_id, request_id, fingerprint, reply, at_ms, write_id
-    FROM landed
-    WHERE request_id IS NOT NULL
-    -- Ids are the clients' own: two nodes that wait for each other's keys would each lose a second to the deadlock.
-    ORDER BY request_tenant_id, role, user_id, request_id
-)
+{ANSWERED}
 
 SELECT
     n,

@@ -3,7 +3,8 @@
 1. Each kind of row is a named tuple. Its fields are the columns, in their order and by their names, and say of which
    type the column is; a statement takes each column as one array, with `unnest` to make rows of them again.
 2. A write is taken apart once (`prepared`), however often it is then sent. What belongs to it refers to it by `n`, its
-   place in the statement, which is put in front when it is sent: it is the first column of each kind.
+   place in the statement, which is put in front when it is sent: it is the first column of each kind, but of
+   `ChangeRow`, which goes on where a write's first row ends.
 3. Arrays, not one JSON document: documents in a document would be escaped here and unescaped there.
 """
 
@@ -36,7 +37,7 @@ class Step(IntEnum):
 
 
 class WriteRow(NamedTuple):
-    """A write without its events, offers and trips. Each group of columns below is there or None as a whole."""
+    """What any write may have, and all of one that only logs a reply. Each group below is there or None as a whole."""
 
     n: int
     step: int
@@ -48,6 +49,18 @@ class WriteRow(NamedTuple):
     epoch: int | None
     owner: int | None
     seq: int | None
+    # The reply.
+    request_tenant_id: str | None
+    role: str | None
+    user_id: str | None
+    request_id: str | None
+    fingerprint: str | None
+    reply: str | None
+
+
+class ChangeRow(NamedTuple):
+    """What a write makes of its broadcast, but for events, offers and trips. Each group is there or None as a whole."""
+
     # The state.
     customer_id: str | None
     status: str | None
@@ -57,13 +70,6 @@ class WriteRow(NamedTuple):
     next_deadline_at_ms: int | None
     new_seq: int | None
     state: str | None
-    # The reply.
-    request_tenant_id: str | None
-    role: str | None
-    user_id: str | None
-    request_id: str | None
-    fingerprint: str | None
-    reply: str | None
     # The assignment.
     truck_request_id: str | None
     assignment_id: str | None
@@ -118,14 +124,21 @@ class TripRow(NamedTuple):
     updated_at_ms: int
 
 
-def unnest(first: int, kind: type[NamedTuple]) -> str:
-    """The FROM item that makes rows of this kind out of the parameters from number `first` on."""
+def unnest(first: int, *kinds: type[NamedTuple]) -> str:
+    """The FROM item that makes rows of these kinds, side by side, out of the parameters from number `first` on."""
     arrays, names = [], []
-    for number, (name, hint) in enumerate(get_type_hints(kind).items(), start=first):
+    columns = [column for kind in kinds for column in get_type_hints(kind).items()]
+    for number, (name, hint) in enumerate(columns, start=first):
         (python,) = {*(get_args(hint) or (hint,))} - {NoneType}
         arrays.append(f"${number}::{_SQL_TYPES[python]}[]")
         names.append(name)
     return f"unnest({', '.join(arrays)}) AS given ({', '.join(names)})"
+
+
+_NO_FENCE = (None,) * 3
+_NO_REPLY = (None,) * 6
+_NO_TRIP = (None,) * 11
+_NO_CHANGE = (None,) * len(ChangeRow._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +150,17 @@ class Prepared:
     things: frozenset[tuple[str, ...]]
     """What it may change or depends on beside the ownership of its broadcast, each by its kind and key."""
     row: Row
-    events: Sequence[Row]
-    offers: Sequence[Row]
-    trips: Sequence[Row]
+    change: Row = _NO_CHANGE
+    """All of a `ChangeRow`."""
+    events: Sequence[Row] = ()
+    offers: Sequence[Row] = ()
+    trips: Sequence[Row] = ()
 
 
 def prepared(write: Write) -> Prepared:
     """Take a sound write apart."""
-    fence, state, made = write.fence, write.state, write.assigned
+    fence, state = write.fence, write.state
     step = _step(write)
-    trips = _touched_trips(write, state, made)
-    trip = None if made is None else next(trip for trip in trips if trip.trip_id == made.trip_id)
     row = (
         int(step),
         write.write_id,
@@ -155,29 +168,39 @@ def prepared(write: Write) -> Prepared:
         write.tenant_id,
         write.broadcast_id,
         *(_NO_FENCE if fence is None else (fence.epoch, fence.incarnation, fence.seq)),
-        *(_NO_STATE if state is None else _state(state)),
         *(_NO_REPLY if write.logged is None else _reply(write.logged)),
-        *(_NO_TRIP if trip is None else _assignment(trip)),
     )
+    if fence is None or state is None:
+        return Prepared(write, step, _things(write, step, ()), row)
+    made = write.assigned
+    trips = _touched_trips(write, state, made)
+    trip = None if made is None else next(trip for trip in trips if trip.trip_id == made.trip_id)
     return Prepared(
         write,
         step,
         _things(write, step, trips),
         row,
-        () if fence is None else _events(write, fence.seq),
-        () if state is None else _offers(write, state),
+        (*_state(state), *(_NO_TRIP if trip is None else _assignment(trip))),
+        _events(write, fence.seq),
+        _offers(write, state),
         [_progress(write, moved) for moved in trips if moved is not trip],
     )
 
 
 def arguments(writes: Sequence[Prepared]) -> list[Sequence[Any]]:
-    """The arrays: the columns of `WriteRow`, then of `EventRow`, `OfferRow` and `TripRow`."""
+    """The arrays for `COMMIT`: the columns of `WriteRow`, `ChangeRow`, `EventRow`, `OfferRow` and `TripRow`."""
     return [
-        *_columns(WriteRow, [(write.row,) for write in writes]),
+        *log_arguments(writes),
+        *zip(*(write.change for write in writes), strict=True),
         *_columns(EventRow, [write.events for write in writes]),
         *_columns(OfferRow, [write.offers for write in writes]),
         *_columns(TripRow, [write.trips for write in writes]),
     ]
+
+
+def log_arguments(writes: Sequence[Prepared]) -> Sequence[Sequence[Any]]:
+    """The arrays for `LOG`: the columns of `WriteRow`."""
+    return _columns(WriteRow, [(write.row,) for write in writes])
 
 
 def _columns(kind: type[NamedTuple], rows_of_writes: Sequence[Sequence[Row]]) -> Sequence[Sequence[Any]]:
@@ -210,19 +233,13 @@ def _things(write: Write, step: Step, trips: Sequence[Trip]) -> frozenset[tuple[
     return frozenset(things)
 
 
-def _touched_trips(write: Write, state: Broadcast | None, made: Trip | None) -> Sequence[Trip]:
+def _touched_trips(write: Write, state: Broadcast, made: Trip | None) -> Sequence[Trip]:
     """The trips that the events made or moved, as they are after all of them."""
     updates = write.trip_updates
-    if state is None or (made is None and not updates):
+    if made is None and not updates:
         return ()
     ids = dict.fromkeys([*(() if made is None else (made.trip_id,)), *(update.trip_id for update in updates)])
     return [trip for trip_id in ids if (trip := state.trip(trip_id)) is not None]
-
-
-_NO_FENCE = (None,) * 3
-_NO_STATE = (None,) * 8
-_NO_REPLY = (None,) * 6
-_NO_TRIP = (None,) * 11
 
 
 def _state(state: Broadcast) -> Row:
