@@ -248,7 +248,8 @@ class Phone:
         socket = self._socket = Socket(self, Principal(ACME, self.role, self.user, START_MS * 2))
         self._hub.attach(socket)
         try:
-            await self._hub.greet(socket, dict.fromkeys(self.held.resume(), (0, 0)))
+            await self._hub.greet(socket)
+            await self._hub.resume(socket, dict.fromkeys(self.held.resume(), (0, 0)))
         except JournalUnavailable:
             if self._socket is socket:
                 self.disconnect()

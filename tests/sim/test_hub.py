@@ -139,7 +139,7 @@ async def test_everybody_gets_a_snapshot_though_every_feed_moves_twenty_times_a_
     try:
         for phone in phones:
             hub.attach(phone)
-        await asyncio.gather(*(hub.greet(phone, {}) for phone in phones))
+        await asyncio.gather(*(hub.greet(phone) for phone in phones))
     finally:
         moving.cancel()
         await asyncio.gather(moving, return_exceptions=True)

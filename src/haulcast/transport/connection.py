@@ -15,7 +15,7 @@ from functools import partial
 from secrets import token_hex
 
 import structlog
-from aiohttp import WSCloseCode, WSMessage, WSMsgType
+from aiohttp import WebSocketError, WSCloseCode, WSMessage, WSMsgType
 
 from haulcast.domain.ids import TransporterId
 from haulcast.domain.replies import Done, Json, Reply
@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         "_timer",
         "_timer_at",
         "_transport",
+        "_unfinished_bytes",
         "_waiting",
         "send",
     )
@@ -109,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._greeting: asyncio.Task[None] | None = None  # while a hello is answered
         self._waiting: list[WSMessage] = []  # what came meanwhile, at most MAX_WAITING
         self._ignored_bytes = 0  # what has come since this side began to close
+        self._unfinished_bytes = 0  # what has come since the last whole message
         self._ending: asyncio.Task[None]  # waits for what was under way at the end
         self._timer: asyncio.TimerHandle | None = None  # for the session's next deadline, or earlier
         self._timer_at = 0.0
@@ -136,7 +138,8 @@ class Connection(asyncio.Protocol):
     # --- What comes in ---
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`. In slices, so that who floods is noticed before all of it has been parsed."""
+        """See `asyncio.Protocol`. In slices, so that who floods is noticed before all of it has been parsed. Frames
+        without end or content make no message, and would be bounded by nothing."""
         for start in range(0, len(data), _SLICE_BYTES):
             part = data[start : start + _SLICE_BYTES]
             if self._session.state is s.State.CLOSING:
@@ -144,7 +147,11 @@ class Connection(asyncio.Protocol):
                 if self._ignored_bytes > self._limits.max_frame_bytes:
                     self._transport.abort()
                     return
+            self._unfinished_bytes += len(part)
             self._reader.feed_data(part)
+            if self._unfinished_bytes > 2 * self._limits.max_frame_bytes:
+                self._break(WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, ""))
+                return
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -159,17 +166,25 @@ class Connection(asyncio.Protocol):
         if self._greeting is not None or self._tasks:
             self._ending = asyncio.get_running_loop().create_task(self._end())
         else:
-            self._on_end(self)
+            self._let_go()
 
     async def _end(self) -> None:
         if self._greeting is not None:
             await asyncio.wait([self._greeting])
             self._leave()
         await self._tasks.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing that holds this connection, so that it is freed now: the collector comes late."""
+        del self._reader
+        self._timer = self._cut = self._caller = None
+        self._waiting.clear()
         self._on_end(self)
 
     def _take(self, message: WSMessage) -> None:
         """A message has come."""
+        self._unfinished_bytes = 0
         if self._greeting is not None and self._session.state is not s.State.CLOSING:
             self._waiting.append(message)
             if len(self._waiting) > MAX_WAITING:
@@ -309,8 +324,10 @@ class Connection(asyncio.Protocol):
         started = self._clock.monotonic_s()
         self._outbox.hold()
         try:
-            async with asyncio.timeout(self._limits.greeting_within_s), self._greetings:
-                data = await self._introduce(greet)
+            async with asyncio.timeout(self._limits.greeting_within_s):
+                async with self._greetings:
+                    await self._introduce(greet.token)
+                topics = await self._services.hub.resume(self, greet.resume)
         except Exception as exception:
             self._leave()
             code = _CLOSES.get(exception.code) if isinstance(exception, RequestError) else None
@@ -328,29 +345,32 @@ class Connection(asyncio.Protocol):
             now = self._clock.monotonic_s()
             token_ends = now + (self.principal.expires_at_ms - self._clock.now_ms()) / 1000
             self._session.greeted(token_ends, now)
-            self._outbox.release(frame(encode_reply(greet.request_id, data)))
+            self._outbox.release(frame(encode_reply(greet.request_id, self._welcome(topics))))
             self._heard(now)
             outcome = "ok"
         self._metrics.requests.observe("hello", outcome, self._clock.monotonic_s() - started)
 
-    async def _introduce(self, greet: s.Greet) -> dict[str, Json]:
-        """Find out who is there and attach them. What the reply to hello says."""
-        principal = self._services.keys.verify(greet.token, self._clock.now_ms())
+    async def _introduce(self, token: str) -> None:
+        """Find out who is there, attach them, and show them what is their own."""
+        principal = self._services.keys.verify(token, self._clock.now_ms())
         if principal.role is not Role.ADMIN:  # an admin belongs to the deployment
             await self._services.tenants.settings_of(principal.tenant_id)
         self._caller = Caller(principal, self, self._tasks)
         self._services.hub.attach(self)
         self._attached = True
         self._metrics.connections.inc()
-        topics = await self._services.hub.greet(self, greet.resume)
+        await self._services.hub.greet(self)
         surplus = self._services.hub.surplus(self)
         if isinstance(surplus, Connection):
             surplus.replace()
+
+    def _welcome(self, topics: list[str]) -> dict[str, Json]:
+        """What the reply to hello says."""
         return {
             "session": token_hex(8),
-            "role": principal.role,
-            "user": principal.user_id,
-            "tenant": principal.tenant_id,
+            "role": self.principal.role,
+            "user": self.principal.user_id,
+            "tenant": self.principal.tenant_id,
             "server_time": self._clock.now_ms(),
             "heartbeat_s": self._limits.ping_after_s,
             "topics": topics,

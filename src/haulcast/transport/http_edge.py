@@ -99,6 +99,8 @@ async def _answer(request: web.Request, handler: Handler, metrics: TransportMetr
         if refused.status < 400:
             raise
         failure, status = RequestError(ErrorCode.BAD_REQUEST), refused.status
+    except ConnectionResetError:  # the client has gone, and aiohttp knows what to do
+        raise
     except Exception as exception:
         failure = exception
     response = _refuse(failure, metrics, status)

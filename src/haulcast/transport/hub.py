@@ -106,9 +106,8 @@ class Hub:
 
     # --- subscriptions ---
 
-    async def greet(self, connection: Connection, resume: Mapping[str, TopicVersion]) -> list[str]:
-        """Subscribe a new connection to what is its own, and to what it had before. Topics of `resume` that it may
-        not have (any more) are passed over. Returns the topics it has."""
+    async def greet(self, connection: Connection) -> None:
+        """Subscribe a new connection to what is its own."""
         principal = connection.principal
         if principal.role is Role.TRANSPORTER:
             await self.subscribe(connection, f"feed:{principal.user_id}")
@@ -116,7 +115,11 @@ class Hub:
             await self.subscribe(connection, f"driver:{principal.user_id}")
         elif principal.role is Role.CUSTOMER:
             await self._follow_newest(principal.tenant_id, principal.user_id, [connection])
-        for name in resume:
+
+    async def resume(self, connection: Connection, held: Mapping[str, TopicVersion]) -> list[str]:
+        """Subscribe a connection to what it had before. What it may not have (any more) is passed over. Returns the
+        topics that it has now."""
+        for name in held:
             await self._follow(connection, name)
         return list(self._subscriptions.names(connection))
 

@@ -55,6 +55,10 @@ class Flusher:
         self._metrics.bytes_sent.value += size_bytes
 
 
+def _nothing() -> None:
+    pass
+
+
 class Outbox:
     """What one socket is still to be sent."""
 
@@ -100,8 +104,9 @@ class Outbox:
         if snapshot and size_bytes > self._allowance_bytes:
             self._allowance_bytes = size_bytes
         if waiting_bytes + size_bytes > self._max_queued_bytes + self._allowance_bytes:
+            on_overflow = self._on_overflow
             self.close()
-            self._on_overflow()
+            on_overflow()
             return
         self._frames.append(frame)
         self._queued_bytes += size_bytes
@@ -119,6 +124,7 @@ class Outbox:
 
     def hold(self) -> None:
         """Keep what is sent from now on until `release`."""
+        self.flush_now()
         self._held = True
 
     def release(self, first: bytes, *, keep: bool = True) -> None:
@@ -159,4 +165,5 @@ class Outbox:
     def close(self) -> None:
         """Drop what waits and take nothing more."""
         self._closed = True
+        self._on_overflow = _nothing  # nor hold whom it would be told
         self._frames, self._queued_bytes = [], 0

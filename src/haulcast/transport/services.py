@@ -47,8 +47,12 @@ class Hub(Protocol):
         """Forget the connection and all its subscriptions. Does nothing for one that is not attached."""
         ...
 
-    async def greet(self, connection: Subscriber, resume: Mapping[str, tuple[int, int]]) -> list[str]:
-        """Subscribe the connection to its user's own topics and to those in `resume`; the names of all."""
+    async def greet(self, connection: Subscriber) -> None:
+        """Subscribe the connection to its user's own topics."""
+        ...
+
+    async def resume(self, connection: Subscriber, held: Mapping[str, tuple[int, int]]) -> list[str]:
+        """Subscribe the connection to what it had before, as far as it may; the names of all that it has now."""
         ...
 
     async def subscribe(self, connection: Subscriber, topic: str) -> tuple[int, int]:

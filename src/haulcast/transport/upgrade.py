@@ -68,23 +68,24 @@ async def accept(request: web.Request, subprotocol: str | None) -> tuple[web.Str
 
 def take_over(request: web.Request, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
     """Have `protocol` get everything that comes from now on, and what came behind the request."""
-    former = request.protocol
-    former.set_parser(_Tail(protocol))  # type: ignore[arg-type]  # a parser as far as it is used
+    former, tail = request.protocol, _Tail()
+    former.set_parser(tail)  # type: ignore[arg-type]  # a parser as far as it is used
     transport.set_protocol(protocol)
     former.transport = None  # or it would be closed
     former.connection_lost(None)
     transport.resume_reading()  # what came behind may have been so much that it was paused
+    if tail.data:
+        protocol.data_received(tail.data)  # last, since it may want to read no more
 
 
 class _Tail:
-    """Takes what aiohttp has read already."""
+    """Keeps what aiohttp has read already."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        self._protocol = protocol
+    data = b""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """See `WebSocketReader`."""
-        self._protocol.data_received(data)
+        self.data += data
         return False, b""
 
     def feed_eof(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from haulcast.errors import ErrorCode, RequestError
 
@@ -53,7 +53,7 @@ class WebSockets:
                 f"{hdrs.SEC_WEBSOCKET_PROTOCOL}: expected {SUBPROTOCOL}",
                 field=str(hdrs.SEC_WEBSOCKET_PROTOCOL),
             )
-        if not web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request):
+        if not _is_handshake(request):
             raise RequestError(ErrorCode.BAD_REQUEST, "expected a WebSocket handshake, version 13", field="Upgrade")
         async with self._upgrades:
             await asyncio.sleep(0)  # so many in a turn of the loop, however many have come in it
@@ -99,6 +99,15 @@ class WebSockets:
 def _close(connections: Iterable[Connection], code: CloseCode, reason: str) -> None:
     for connection in connections:
         connection.close(code, reason)
+
+
+def _is_handshake(request: web.Request) -> bool:
+    if request.version < HttpVersion11 or request.headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":
+        return False
+    try:
+        return bool(web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request))
+    except ValueError:  # a key that is not ASCII
+        return False
 
 
 def _hint(retry_in_s: int) -> str:

@@ -123,6 +123,12 @@ def quiet() -> Iterator[None]:
         yield
 
 
+UPGRADE = (
+    b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
 def masked(payload: bytes) -> bytes:
     """A client's text frame, masked with nothing."""
     length = bytes((0x80 | len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2)
@@ -169,6 +175,25 @@ class TestHello:
         await until(lambda: server.world.hub.connection_count == 1)
         server.world.journal.gate.set()
         assert [(await client.next()).get("re") for _ in range(4)] == ["r1", None, "r2", "r3"]
+
+    async def test_nothing_more_is_read_until_it_is_answered(self, server: Server) -> None:
+        """Also behind a hello that came with the upgrade: whoever sends on fills its own buffers, not the server's."""
+        server.world.journal.gate.clear()
+        hello = {"id": "r1", "type": "hello", "data": {"token": server.token(Role.TRANSPORTER, "t1")}}
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        writer.write(UPGRADE + masked(json.dumps(hello).encode()))
+        await until(lambda: server.world.hub.connection_count == 1)
+        (connection,) = server.world.hub.connections
+        assert isinstance(connection, Connection)
+        for _ in range(20):
+            writer.write(masked(b'{"id":"r2","type":"ping"}') * 5)
+            await asyncio.sleep(0)
+        assert len(connection._waiting) == 0
+        server.world.journal.gate.set()
+        while b'"r2"' not in await reader.read(65_536):
+            pass
+        writer.transport.abort()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
     async def test_who_floods_before_it_is_answered_is_closed(self, server: Server) -> None:
         client = await server.connect()
@@ -296,6 +321,29 @@ class TestHello:
 
 
 class TestClosing:
+    async def test_who_only_sends_frames_that_make_no_message_is_closed(self, server: Server) -> None:
+        """They take no token of the rate limit."""
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        socket_of(client).write(b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 30_000)
+        assert (await client.closed())[0] == 1009
+
+    async def test_a_connection_that_has_ended_is_freed_at_once(self, server: Server) -> None:
+        """With what it had of a message: the collector comes late, since it was told to."""
+        client = await server.greeted(Role.CUSTOMER, "c1")
+        (connection,) = server.world.hub.connections
+        gone = weakref.ref(connection)
+        del connection
+        socket_of(client).write(masked(b"x" * 60_000)[:50_000])
+        await client.ask("late", "ping")
+        gc.collect()
+        gc.disable()
+        try:
+            socket_of(client).abort()
+            await until(lambda: server.world.hub.connection_count == 0)
+            await until(lambda: gone() is None)
+        finally:
+            gc.enable()
+
     async def test_who_goes_on_sending_after_it_was_closed_is_cut_off(self) -> None:
         """Instead of saying goodbye: nobody parses that for long."""
         async with serving(lambda world: world.with_(limits=Limits(max_frame_bytes=1000))) as server:
