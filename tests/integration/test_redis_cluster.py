@@ -525,25 +525,26 @@ async def test_a_call_that_is_cancelled_leaves_no_answer_behind_for_the_next(red
         await cluster.close()
 
 
-async def test_commands_are_counted(redis_url: str) -> None:
+async def test_commands_are_counted(tmp_path: Path) -> None:
+    """As Redis counts them, which nobody else asks anything."""
     commands = Counter()
-    async with admin(redis_url) as redis:
-        await emptied(redis_url)
-        cluster = RedisCluster(redis_url, commands=commands)
-        try:
-            await cluster.members()
-            await cluster.register(1, TTL_MS)  # from now on Redis knows these scripts
-            commands.value = 0
-            await redis.config_resetstat()
-            await listen(cluster)
-            for _ in range(10):
+    with private_redis(tmp_path) as private:
+        async with admin(private.url) as redis:
+            cluster = RedisCluster(private.url, commands=commands)
+            try:
                 await cluster.members()
-                await cluster.register(1, TTL_MS)
-                await cluster.locate(ACME, HAUL)
-                cluster.post(7, b"datagram")
-            await cluster.close()
-            stats = await redis.info("commandstats")
-            made = sum(stats[f"cmdstat_{name}"]["calls"] for name in ("evalsha", "get", "publish", "subscribe"))
-            assert commands.value == made >= 41
-        finally:
-            await cluster.close()
+                await cluster.register(1, TTL_MS)  # from now on Redis knows these scripts
+                commands.value = 0
+                await redis.config_resetstat()
+                await listen(cluster)
+                for _ in range(10):
+                    await cluster.members()
+                    await cluster.register(1, TTL_MS)
+                    await cluster.locate(ACME, HAUL)
+                    cluster.post(7, b"datagram")
+                await cluster.close()
+                stats = await redis.info("commandstats")
+                made = sum(stats[f"cmdstat_{name}"]["calls"] for name in ("evalsha", "get", "publish", "subscribe"))
+                assert commands.value == made >= 41
+            finally:
+                await cluster.close()

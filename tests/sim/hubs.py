@@ -244,12 +244,12 @@ class Phone:
     async def connect(self, hub: int) -> None:
         """Come to a hub, from another or from nowhere."""
         self.disconnect()
-        self._hub = self.world.hubs[hub]
+        there = self._hub = self.world.hubs[hub]
         socket = self._socket = Socket(self, Principal(ACME, self.role, self.user, START_MS * 2))
-        self._hub.attach(socket)
+        there.attach(socket)
         try:
-            await self._hub.greet(socket)
-            await self._hub.resume(socket, dict.fromkeys(self.held.resume(), (0, 0)))
+            await there.greet(socket)
+            await there.resume(socket, dict.fromkeys(self.held.resume(), (0, 0)))
         except JournalUnavailable:
             if self._socket is socket:
                 self.disconnect()
