@@ -258,12 +258,12 @@ class Connection(asyncio.Protocol):
         try:
             answer = self._handlers.handle(self._caller, request_id, request)
         except Exception as error:
-            self._settle(request_id, request, started, error, self._outbox.send_now)
+            self._settle(request_id, request, started, error, now=True)
             return
         if isinstance(answer, asyncio.Future):
             answer.add_done_callback(partial(self._answered, request_id, request, started))
         else:
-            self._settle(request_id, request, started, answer, self._outbox.send_now)
+            self._settle(request_id, request, started, answer, now=True)
 
     def _answered(
         self, request_id: str | None, request: wire.Request, started: float, future: "asyncio.Future[Reply]"
@@ -271,7 +271,7 @@ class Connection(asyncio.Protocol):
         if future.cancelled() and self._session.state is s.State.CLOSING:
             return  # it has ended with the connection, and nobody is left to be told
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
-        self._settle(request_id, request, started, future.result() if error is None else error, self.send)
+        self._settle(request_id, request, started, future.result() if error is None else error)
 
     def _settle(
         self,
@@ -279,9 +279,10 @@ class Connection(asyncio.Protocol):
         request: wire.Request,
         started: float,
         outcome: Reply | BaseException,
-        send: Callable[[bytes], None],
+        *,
+        now: bool = False,
     ) -> None:
-        """Answer a request."""
+        """Answer a request; `now`, if its outcome was known at once and so nothing else comes of it."""
         request_type = wire.TYPE_OF[type(request)]
         payload = b""
         try:
@@ -300,7 +301,7 @@ class Connection(asyncio.Protocol):
             if error is not None and error.code is ErrorCode.BAD_REQUEST:
                 self.send(frame(encode_error(request_id, error)))
             return
-        send(frame(payload if error is None else encode_error(request_id, error)))
+        self.send(frame(payload if error is None else encode_error(request_id, error)), now=now)
         self._session.finished()
 
     # --- Hello ---

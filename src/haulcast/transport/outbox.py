@@ -89,8 +89,9 @@ class Outbox:
         self._held = False
         self._closed = False
 
-    def send(self, frame: bytes, *, snapshot: bool = False) -> None:
-        """Send a finished frame at the end of this tick. Does nothing once the outbox is closed.
+    def send(self, frame: bytes, *, snapshot: bool = False, now: bool = False) -> None:
+        """Send a finished frame at the end of this tick; or `now`, with what waits before it, if nothing else is likely
+        to follow. Does nothing once the outbox is closed.
 
         A snapshot is as large as what it shows, which says nothing of how fast the client reads: until everything has
         left, the bound is higher by the largest one.
@@ -110,17 +111,10 @@ class Outbox:
             return
         self._frames.append(frame)
         self._queued_bytes += size_bytes
-        if not (self._scheduled or self._held):
-            self._scheduled = True
-            self._flusher.schedule(self)
-
-    def send_now(self, frame: bytes) -> None:
-        """Send a finished frame, and what waits before it, without waiting for the end of the tick: for what nothing
-        else is likely to follow."""
-        scheduled, self._scheduled = self._scheduled, True
-        self.send(frame)
-        self._scheduled = scheduled
-        self.flush_now()
+        if now:
+            self.flush_now()
+        elif not (self._scheduled or self._held):
+            self._schedule()
 
     def hold(self) -> None:
         """Keep what is sent from now on until `release`."""
@@ -136,18 +130,20 @@ class Outbox:
             return
         self._frames = [first, *self._frames] if keep else [first]
         self._queued_bytes = sum(map(len, self._frames))
+        if not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
         self._scheduled = True
         self._flusher.schedule(self)
-
-    def flush_now(self) -> None:
-        """Write what waits without waiting for the end of the tick."""
-        scheduled = self._scheduled
-        self.flush()
-        self._scheduled = scheduled
 
     def flush(self) -> None:
         """Write what waits, when the flusher's turn has come."""
         self._scheduled = False
+        self.flush_now()
+
+    def flush_now(self) -> None:
+        """Write what waits without waiting for the end of the tick."""
         frames, size_bytes = self._frames, self._queued_bytes
         if not frames or self._held:
             return
