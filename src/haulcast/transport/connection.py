@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         "_metrics",
         "_on_end",
         "_outbox",
+        "_principal",
         "_reader",
         "_services",
         "_session",
@@ -104,7 +105,8 @@ class Connection(asyncio.Protocol):
         """Queues one or more finished frames; they leave at the end of this tick. A snapshot may be of any size."""
         self._tasks = TaskSet(services.limits.max_in_flight)
         self._session = s.Session(services.limits, services.clock.monotonic_s())
-        self._caller: Caller | None = None  # set by a hello
+        self._principal: Principal | None = None  # set by a hello; stays after the end, for who was just serving it
+        self._caller: Caller | None = None  # the same with what ends with the connection
         self._attached = False  # whether the hub knows this connection
         self._heard_at = -HEARD_EVERY_S
         self._greeting: asyncio.Task[None] | None = None  # while a hello is answered
@@ -121,9 +123,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def principal(self) -> Principal:
-        """Whom the connection speaks for. Only a greeted connection has one."""
-        assert self._caller is not None
-        return self._caller.principal
+        """Whom the connection speaks for, or spoke for when it was there. Only a greeted connection has one."""
+        assert self._principal is not None
+        return self._principal
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close, after what was sent before. Only the first call counts."""
@@ -356,6 +358,7 @@ class Connection(asyncio.Protocol):
         principal = self._services.keys.verify(token, self._clock.now_ms())
         if principal.role is not Role.ADMIN:  # an admin belongs to the deployment
             await self._services.tenants.settings_of(principal.tenant_id)
+        self._principal = principal
         self._caller = Caller(principal, self, self._tasks)
         self._services.hub.attach(self)
         self._attached = True
@@ -440,6 +443,6 @@ class Connection(asyncio.Protocol):
 
     def _who(self) -> dict[str, str]:
         """Whom a log line is about."""
-        if self._caller is None:
+        if self._principal is None:
             return {}
-        return {"tenant": self._caller.principal.tenant_id, "user": self._caller.principal.user_id}
+        return {"tenant": self._principal.tenant_id, "user": self._principal.user_id}

@@ -15,7 +15,7 @@ from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, 
 from haulcast.domain.replies import Json, Reply
 from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Origin, Role
+from haulcast.ports import Origin, Role, Stored
 from haulcast.storage.memory.journal import MemoryJournal
 from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
 from haulcast.transport.bus import NoPeers
@@ -137,7 +137,7 @@ class FakeHealth:
 
 
 class WatchedJournal(MemoryJournal):
-    """Counts the fleet reads, and holds reads of vehicles and of offers while `gate` is cleared."""
+    """Counts the fleet reads, and holds reads of vehicles, offers and broadcasts while `gate` is cleared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,6 +156,10 @@ class WatchedJournal(MemoryJournal):
     ) -> list[tuple[Broadcast, Offer]]:
         await self.gate.wait()
         return await super().read_offers(tenant_id, transporter_id, ended_after_ms)
+
+    async def read_broadcast(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Stored | None:
+        await self.gate.wait()
+        return await super().read_broadcast(tenant_id, broadcast_id)
 
     async def read_driver(self, tenant_id: TenantId, driver_id: DriverId) -> Driver | None:
         self.fleet_reads += 1

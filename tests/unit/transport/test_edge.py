@@ -15,16 +15,22 @@ import pytest
 from aiohttp import WSMsgType, web
 from structlog.testing import capture_logs
 
+from haulcast.domain.broadcast import Place
+from haulcast.domain.commands import Create, TruckSpec
+from haulcast.domain.decide import decide
+from haulcast.domain.evolve import evolve
+from haulcast.domain.ids import BroadcastId, CustomerId
 from haulcast.domain.replies import Done, Refusal, Refused
+from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ERRORS, ErrorCode, JournalUnavailable, RequestError
-from haulcast.ports import Role
+from haulcast.ports import Fence, Landed, Role, Write
 from haulcast.transport.close_codes import CloseCode
 from haulcast.transport.connection import MAX_WAITING, Connection
 from haulcast.transport.http import ROUTES, Edge
 from haulcast.transport.services import Services
 from haulcast.transport.session import Limits
 from haulcast.transport.websocket import GREETINGS_AT_ONCE
-from tests.unit.transport.fakes import FAST, ManualClock, World, token
+from tests.unit.transport.fakes import ACME, FAST, ManualClock, World, token
 
 CREATE = {
     "pickup": {"lat": 28.61, "lng": 77.2},
@@ -497,6 +503,25 @@ class TestClosing:
         await until(lambda: server.world.hub.connection_count == 0)
         assert server.world.hub.topic_count == 0
         await until(lambda: not any("_subscribed" in repr(task) for task in asyncio.all_tasks()))
+
+    async def test_who_goes_while_a_missed_broadcast_is_read_for_them_is_passed_over(self, server: Server) -> None:
+        client, world = await server.greeted(Role.CUSTOMER, "c1"), server.world
+        create = Create(ACME, BroadcastId("b1"), CustomerId("c1"), Place(1, 1), Place(2, 2), (TruckSpec("van", 1),))
+        events = decide(None, create, TenantSettings(), 1).events
+        (state,) = (evolve(None, event) for event in events)
+        write = Write("w1", 1, ACME, state.broadcast_id, None, Fence(1, 1, 0), state, events)
+        assert await world.journal.commit([write]) == [Landed()]
+        world.journal.gate.clear()
+        with capture_logs() as logs:
+            world.hub.refresh()
+            await until(lambda: world.hub.topic_count == 1)
+            gone = [weakref.ref(connection) for connection in world.hub.connections]
+            socket_of(client).abort()
+            await until(lambda: world.hub.connection_count == 0)
+            world.journal.gate.set()
+            await until(lambda: [reference() for reference in gone] == [None])
+        assert [line for line in logs if line["log_level"] == "error"] == []
+        assert world.hub.topic_count == 0
 
     async def test_an_accept_goes_on_when_its_client_has_gone(self, server: Server) -> None:
         client = await server.greeted(Role.TRANSPORTER, "t1")
