@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         "_limits",
         "_metrics",
         "_on_end",
+        "_on_lost",
         "_outbox",
         "_principal",
         "_reader",
@@ -89,8 +90,10 @@ class Connection(asyncio.Protocol):
         handlers: Handlers,
         flusher: Flusher,
         greetings: asyncio.Semaphore,
+        on_lost: "Callable[[Connection], None]",
         on_end: "Callable[[Connection], None]",
     ) -> None:
+        """`on_lost` is to call `clear_away` soon, and `on_end` is called when all of it is done."""
         self._transport = transport
         self._services = services
         self._handlers = handlers
@@ -98,6 +101,7 @@ class Connection(asyncio.Protocol):
         self._clock = services.clock
         self._metrics = services.metrics
         self._greetings = greetings
+        self._on_lost = on_lost
         self._on_end = on_end
         self._reader = reader(self._take, self._break, services.limits.max_frame_bytes)
         self._outbox = Outbox(transport, flusher, services.limits.max_queued_bytes, self._overflow)
@@ -156,10 +160,14 @@ class Connection(asyncio.Protocol):
                 return
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
-        self._leave()
-        self._session.close(WSCloseCode.GOING_AWAY, "")  # from here on nothing leads to anything
+        """See `asyncio.Protocol`. From here on nothing leads to anything; what remains to be done is `clear_away`."""
+        self._session.close(WSCloseCode.GOING_AWAY, "")
         self._outbox.close()
+        self._on_lost(self)
+
+    def clear_away(self) -> None:
+        """Let go of everything, once the connection is lost."""
+        self._leave()
         for timer in (self._timer, self._cut):
             if timer is not None:
                 timer.cancel()
