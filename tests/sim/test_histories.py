@@ -36,6 +36,8 @@ HARMLESS_LOGS = {
     "message_quarantined",
     "nodes_lost",
     "drain_timed_out",
+    "adoption_failed",
+    "handover_timed_out",
     "commits_abandoned",
 }
 
@@ -362,6 +364,7 @@ def test_histories_with_faults_stops_and_crashes(steps: list[Step]) -> None:
 
 @settings(max_examples=200)
 @example([("create", 0, 3, 0), ("second_node", 0, 0, 0), ("accept_by_all", 0, 0, 0), ("cancel", 1, 0, 30)])
+@example([("create", 0, 0, 0), ("fail_claims", 0, 1, 0), ("second_node", 0, 0, 0), ("stop", 0, 0, 0)])
 @given(histories({**CLIENTS, **FAULTS, **RIVALS}))
 def test_histories_with_several_nodes_that_take_broadcasts_from_one_another(steps: list[Step]) -> None:
     play(steps)

@@ -1,9 +1,11 @@
 """What the hub shows to whom, while broadcasts change and phones come and go."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from structlog.testing import capture_logs
 
 from haulcast.domain import effects as fx
 from haulcast.domain.broadcast import Broadcast, Offer, Place, TruckRequest
@@ -14,6 +16,7 @@ from haulcast.domain.states import EndReason
 from haulcast.errors import JournalUnavailable
 from haulcast.ports import Change, Role, Stored
 from haulcast.storage.memory import MemoryJournal
+from haulcast.transport import delivery
 from haulcast.transport.auth import Principal
 from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
@@ -144,3 +147,53 @@ async def test_everybody_gets_a_snapshot_though_every_feed_moves_twenty_times_a_
         moving.cancel()
         await asyncio.gather(moving, return_exceptions=True)
     assert [phone.snapshots for phone in phones] == [1] * PHONES
+
+
+async def test_news_for_very_many_leave_the_loop_free_in_between_and_newer_ones_wait_behind_them() -> None:
+    hub, phones, state = await _feeds(2 * delivery.RECIPIENTS_PER_TURN)
+    taken = replace(state, seq=state.seq + 1, requests=())
+    hub.publish(Change(1, state, state, (fx.AmendOffers(tuple(state.offers)),)))
+    hub.publish(Change(1, state, taken, (fx.AmendOffers(tuple(state.offers)),)))
+    few = delivery.RECIPIENTS_PER_TURN
+    assert [len(phone.sent) for phone in phones] == [1] * few + [0] * few
+    hub.detach(phones[-1])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert phones.pop().sent == []
+    for phone in phones:
+        assert [b'remaining_requests":1' in frame for frame in phone.sent] == [True, False]
+
+
+async def test_news_that_break_half_way_are_read_again_and_those_behind_them_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delivery, "RECIPIENTS_PER_TURN", 1)
+    hub, phones, state = await _feeds(3)
+    amended = Change(1, state, state, (fx.AmendOffers(tuple(state.offers)),))
+
+    def refuse(frames: bytes, *, snapshot: bool = False) -> None:
+        del phones[1].__dict__["send"]
+        raise RuntimeError
+
+    phones[1].send = refuse  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        hub.publish(amended)
+        hub.publish(amended)
+        await asyncio.sleep(1)
+    assert all(b'"snapshot"' in phone.sent[-1] for phone in phones)
+    hub.publish(amended)
+    await asyncio.sleep(1)
+    assert all(b'"delta"' in phone.sent[-1] for phone in phones)
+    assert [line["event"] for line in logs] == ["delivery_failed"]
+    await hub.close()
+
+
+async def _feeds(count: int) -> tuple[Hub, list[Phone], Broadcast]:
+    """So many transporters at their feeds, and a broadcast that all have been offered."""
+    hub = Hub(OneReader(), VirtualClock(), NoPeers(), _incarnation, _deliveries())
+    phones = [Phone(number) for number in range(count)]
+    for phone in phones:
+        hub.attach(phone)
+        await hub.greet(phone)
+        phone.sent.clear()
+    return hub, phones, _broadcast(tuple(TransporterId(phone.principal.user_id) for phone in phones))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,6 +16,7 @@ from haulcast.domain.ranking import Candidate
 from haulcast.domain.states import TripStatus
 from haulcast.errors import RequestError
 from haulcast.ports import Role
+from haulcast.transport import delivery
 from haulcast.transport.news import News
 from haulcast.transport.subscriptions import MAX_TOPICS
 from tests.sim.hubs import ACME, TRUCK, Hubs, Owner, Phone
@@ -643,6 +645,14 @@ def play(steps: list[Step], *, calm: bool) -> None:
 def test_histories_in_which_all_news_arrive_at_once(steps: list[Step]) -> None:
     """Nobody ever finds a gap, wherever they are connected and wherever they move."""
     play(steps, calm=True)
+
+
+@settings(max_examples=300)
+@given(histories({**CALM, **ROUGH}))
+def test_histories_in_which_a_turn_is_enough_for_one_recipient(steps: list[Step]) -> None:
+    """News are handed out to few at a time, so that much happens between the first and the last."""
+    with patch.object(delivery, "RECIPIENTS_PER_TURN", 1):
+        play(steps, calm=False)
 
 
 @settings(max_examples=600)
