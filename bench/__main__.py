@@ -8,11 +8,12 @@ python -m bench report RESULT.json [--out FILE.html]
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
+import aiohttp
 import msgspec
 import uvloop
 from rich.console import Console
@@ -32,6 +34,10 @@ from .kit.result import Result, ScenarioResult, machine, now, versions
 
 PROFILES = ("short", "full")
 RESULTS = Path("var/bench")
+REACHED_WITHIN_S = 5.0
+AT_LEAST_ONE = frozenset({"repetitions", "sockets", "clients", "seconds", "transporters", "broadcasts"})
+WIDE = 140
+"""Columns of tables that are not shown on a terminal."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     reporting.add_argument("--out", type=Path, metavar="FILE.html", help="(default: beside the result)")
     args = parser.parse_args(arguments)
     console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDE)
     if args.command == "list":
         for name, scenario in found().items():
             console.print(f"[bold]{name}[/] {about(scenario)}", highlight=False)
@@ -76,6 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         console.print(f"bench: {error}", highlight=False, markup=False)
         return 2
+    except KeyboardInterrupt:
+        console.print("bench: interrupted", highlight=False, markup=False)
+        return 130
 
 
 def measure(args: argparse.Namespace, console: Console) -> int:
@@ -91,7 +102,10 @@ def measure(args: argparse.Namespace, console: Console) -> int:
             raise ValueError(f"--set {name}: {', '.join(chosen)} has no such option")
     began_s = time.monotonic()
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-    result = Result(command, args.profile, now(), machine(), versions())
+    if args.url:
+        uvloop.run(reach(args.url))
+    result = Result(command, args.profile, now(), machine(), versions(), args.url)
+    out = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{args.profile}.json"
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         for name, scenario in chosen.items():
@@ -100,28 +114,63 @@ def measure(args: argparse.Namespace, console: Console) -> int:
             def tell(doing: str, part: float, task: Any = task) -> None:
                 progress.update(task, description=doing, completed=part)
 
-            mine = result.scenarios[name] = ScenarioResult(about(scenario), dict(options[name]))
-            started_s = time.monotonic()
-            try:
-                uvloop.run(_play(scenario, name, options[name], args.url, result, tell))
-            except Exception as error:
-                mine.failed = f"{type(error).__name__}: {error}"
-                progress.console.print(traceback.format_exc(), highlight=False)
-            mine.took_s = round(time.monotonic() - started_s, 1)
+            for clients in more_clients(options[name]):
+                mine = result.scenarios[name] = ScenarioResult(about(scenario), {**options[name], **clients})
+                started_s = time.monotonic()
+                saturated = False
+                try:
+                    saturated = uvloop.run(_play(scenario, name, mine.options, args.url, result, tell))
+                except Exception as error:
+                    mine.failed = f"{type(error).__name__}: {error}"
+                    progress.console.print(traceback.format_exc(), highlight=False)
+                mine.took_s = round(time.monotonic() - started_s, 1)
+                if not saturated:
+                    break
             progress.remove_task(task)
-    result.took_s = round(time.monotonic() - began_s, 1)
+            result.took_s = round(time.monotonic() - began_s, 1)
+            result.write(out)  # each time, so that an end before the end loses little
     table.show(result, console)
-    out = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{args.profile}.json"
-    result.write(out)
     console.print(f"written to {out}, in {result.took_s:.0f} s")
     return 1 if any(scenario.failed for scenario in result.scenarios.values()) else 0
 
 
+async def reach(url: str) -> None:
+    """Raise `ValueError` unless a server answers at `url`."""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"--url {url}: give it as http://HOST:PORT or https://HOST")
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REACHED_WITHIN_S)) as http,
+            http.get(f"{url.rstrip('/')}/health/live") as response,
+        ):
+            status = response.status
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise ValueError(f"--url {url}: nothing answers there ({error or type(error).__name__})") from None
+    if status != 200:
+        raise ValueError(f"--url {url}: /health/live was answered {status}, so this is no haulcast, or one in trouble")
+
+
 async def _play(
     scenario: ModuleType, name: str, options: Mapping[str, Any], url: str | None, result: Result, tell: Any
-) -> None:
+) -> bool:
+    """Run a scenario; whether its clients were the bottleneck."""
     async with AsyncExitStack() as stack:
-        await scenario.run(Bench(name, options, url, result, tell, stack))
+        bench = Bench(name, options, url, result, tell, stack)
+        await scenario.run(bench)
+        return bench.saturated
+
+
+def more_clients(options: Mapping[str, Any]) -> Iterator[Mapping[str, int]]:
+    """The client processes to measure with: as many as was said, and twice as many each time that they were the
+    bottleneck, up to one for each core. Of a scenario that has no such option nothing is said."""
+    clients = options.get("clients")
+    if clients is None:
+        yield {}
+        return
+    yield {"clients": clients}
+    while clients < (os.cpu_count() or 1):
+        clients = min(2 * clients, os.cpu_count() or 1)
+        yield {"clients": clients}
 
 
 def found() -> dict[str, ModuleType]:
@@ -156,6 +205,9 @@ def options_of(scenario: ModuleType, profile: str, overrides: Iterable[tuple[str
         except msgspec.ValidationError:
             kind = type(options[name]).__name__
             raise ValueError(f"--set {name}={json.dumps(value)}: it is of type {kind}, like {options[name]}") from None
+        least = 1 if name in AT_LEAST_ONE else 0
+        if isinstance(value, int | float) and value < least:
+            raise ValueError(f"--set {name}={json.dumps(value)}: it is at least {least}")
     return options
 
 

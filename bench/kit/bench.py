@@ -44,6 +44,8 @@ class Bench:
         self._result = result
         self._mine: ScenarioResult = result.scenarios[name]
         self._tell = tell
+        self.saturated = False
+        """Whether the clients were the bottleneck at some time."""
 
     def directory(self) -> Path:
         """An empty directory for as long as the scenario runs; other users can reach it, as Postgres may be one."""
@@ -88,6 +90,7 @@ class Bench:
         """Note whether the clients were the bottleneck since the last time."""
         self.record(variant, "of a core", client_busy=crew.busy)
         if crew.busy > SATURATED:
+            self.saturated = True
             self.note(
                 f"{variant}: the clients were the bottleneck, one process was busy for {crew.busy:.0%} of the time"
             )
@@ -101,6 +104,12 @@ class Bench:
     def version(self, **versions: str) -> None:
         """What else was used."""
         self._result.versions.update(versions)
+
+    def only_its_own_servers(self, variant: str) -> bool:
+        """Leave the variant out if a server was given: what is measured here are processes on this machine."""
+        if self.url is not None:
+            self._variant(variant).skipped = "it measures servers that it starts itself: run it without --url"
+        return self.url is not None
 
     @contextmanager
     def needs(self, variant: str) -> Iterator[None]:

@@ -61,7 +61,9 @@ def pairs(before: Result, after: Result) -> Iterator[Pair]:
 
 def differences(before: Result, after: Result) -> list[str]:
     """What is not the same about the two runs, apart from their figures."""
-    found = _differing("", {"profile": before.profile}, {"profile": after.profile})
+    found = _differing(
+        "", *({"server": result.url or "its own", "profile": result.profile} for result in (before, after))
+    )
     loads = [float(result.machine.get("load_before", 0)) for result in (before, after)]
     if abs(loads[0] - loads[1]) >= LOAD_DIFFERS_BY:
         found.append(f"load before: {loads[0]:g} and {loads[1]:g}")

@@ -67,7 +67,7 @@ class Arrivals:
     greeted: Histogram = field(default_factory=Histogram)
     """From when the arrival was due until the hello was answered."""
     complete: Histogram = field(default_factory=Histogram)
-    """The same until the snapshot was there."""
+    """The same until the snapshot was there, or the server said that it goes on from what the client holds."""
     troubles: Counter[str] = field(default_factory=Counter)
     """Why something had to be tried again, and how often."""
     lost: int = 0
@@ -106,7 +106,6 @@ class Caller:
         self._snapshot = snapshot
         self._greeted: asyncio.Future[float]
         self._complete: asyncio.Future[float]
-        self._first = b""  # the frame that made the last arrival complete
         self._latest: bytes | None = None  # the last frame that tells a version of the feed
 
     async def call(self, url: str) -> tuple[float, float]:
@@ -127,9 +126,13 @@ class Caller:
         self.unanswered += 1
         self.line.send(_encode({"id": request_type, "type": request_type, "data": data}))
 
-    def snapshot(self) -> Mapping[str, Any]:
-        """What the snapshot said with which the last arrival was complete."""
-        data: Mapping[str, Any] = msgspec.json.decode(self._first)["data"]
+    async def look(self) -> Mapping[str, Any]:
+        """Subscribe again; what the snapshot says. Raises `Dropped`."""
+        ((topic, _),) = self._held().items()
+        self._complete = asyncio.get_running_loop().create_future()
+        self.ask("subscribe", {"topic": topic})
+        await self._complete
+        data: Mapping[str, Any] = msgspec.json.decode(self._latest or b"")["data"]
         return data
 
     def _hello(self) -> None:
@@ -159,12 +162,11 @@ class Caller:
                 self._refused(frame)
             else:
                 self._greeted.set_result(perf_counter())
-                if not self._snapshot:
+                if not self._snapshot or b'"resumed":["' in frame:
                     self._complete.set_result(perf_counter())
         elif frame.startswith((b'{"type":"snapshot"', b'{"type":"delta"')):
             self._latest = frame
             if not self._complete.done():
-                self._first = frame
                 self._complete.set_result(perf_counter())
 
 

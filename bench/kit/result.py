@@ -73,6 +73,8 @@ class Result(msgspec.Struct):
     started_at: str
     machine: dict[str, Any]
     versions: dict[str, str]
+    url: str | None = None
+    """The server that was given."""
     format: int = FORMAT
     took_s: float = 0.0
     scenarios: dict[str, ScenarioResult] = {}
@@ -88,8 +90,10 @@ class Result(msgspec.Struct):
         """Read such a file. Raises `ValueError` that says what is wrong with it."""
         try:
             result = msgspec.json.decode(path.read_bytes(), type=cls)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise ValueError(f"{path}: {error}") from None
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror}") from None
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"{path} is not a result of the bench: {error}") from None
         if result.format != FORMAT:
             raise ValueError(f"{path}: is of format {result.format}, this reads {FORMAT}")
         return result

@@ -41,7 +41,7 @@ class Missing(Exception):
 
 
 class BaselineFailed(Exception):
-    """A baseline did not start; the message is what it printed."""
+    """A server did not start, or does not do what is asked of it; the message is what it said."""
 
 
 @dataclass
@@ -128,7 +128,8 @@ class Haulcast(Subject):
 async def _call(http: aiohttp.ClientSession, method: str, url: str, body: Mapping[str, object]) -> None:
     async with http.request(method, url, json=body) as response:
         if response.status not in (200, 201):
-            raise BaselineFailed(f"{method} {url} was answered {response.status}: {await response.text()}")
+            hint = " (it does not know the key: set HAULCAST_JWT_KEYS)" if response.status == 401 else ""
+            raise BaselineFailed(f"{method} {url} was answered {response.status}{hint}: {await response.text()}")
 
 
 @asynccontextmanager

@@ -78,6 +78,8 @@ class Sender:
 
 async def run(bench: Bench) -> None:
     """See `bench.kit.bench`."""
+    if bench.only_its_own_servers(HAULCAST):
+        return
     sizes: list[int] = bench.options["recipients"]
     for size in sizes:
         suffix = "" if size == sizes[0] else f", {size} recipients"

@@ -156,6 +156,8 @@ def _told(answers: Sequence[_Answer]) -> Told:
 
 async def run(bench: Bench) -> None:
     """See `bench.kit.bench`."""
+    if bench.only_its_own_servers(OURS):
+        return
     options = bench.options
     most = max([options["uncontended"], *(round(rate * options["seconds"]) for rate in options["rates"])])
     fleet = Fleet(options["sockets"], options["races"], _vehicles_each(bench, most))

@@ -1,11 +1,12 @@
 """Reconnecting: all transporters lose their connections at once and come back at once, while others go on asking.
 
 The transporters have live offers in their feeds. Each comes back as the protocol says: hello with the version that it
-holds, then `transporter.online` and its position; it is back when it has the snapshot, with all its offers. Measured is
-the time until all are back, the server's CPU time for each (that of the pings is in it), and how long those wait
-meanwhile who stayed connected and ping at an even rate from a process of their own, from when a ping was due. `calm` is
-the same before the storm: how long this machine makes them wait anyway. `sent_late` is how late their own process was,
-which is in what they waited. Of several nodes, each transporter comes back to the next one.
+holds, then `transporter.online` and its position; it is back when it has the snapshot, or when the server has said that
+it goes on from that version. Then all must have all their offers. Measured is the time until all are back, the server's
+CPU time for each (that of the pings is in it), and how long those wait meanwhile who stayed connected and ping at an
+even rate from a process of their own, from when a ping was due. `calm` is the same before the storm: how long this
+machine makes them wait anyway. `sent_late` is how late their own process was, which is in what they waited. Of several
+nodes, each transporter comes back to the next one, which has to read its snapshot.
 """
 
 import asyncio
@@ -65,14 +66,20 @@ class Transporters:
         callers = self._callers[urls[0]] = [Transporter(user, token) for user, token in tokens.items()]
         return await self._arrive(callers, urls, [number / SET_UP_PER_S for number in range(len(callers))])
 
-    async def storm(self, urls: list[str], offers: int) -> tuple[Arrivals, int]:
-        """Drop all and have all come back; and how many then lack an offer."""
+    async def storm(self, urls: list[str]) -> Arrivals:
+        """Drop all and have all come back."""
         callers = self._callers[urls[0]]
         for caller in callers:
             caller.line.drop()
         self._turn += 1
-        arrivals = await self._arrive(callers, urls, [0.0] * len(callers))
-        return arrivals, sum(len(caller.snapshot()["offers"]) != offers for caller in callers)
+        return await self._arrive(callers, urls, [0.0] * len(callers))
+
+    async def lacking(self, urls: list[str], offers: int) -> int:
+        """How many lack an offer."""
+        lacking = 0
+        for caller in self._callers[urls[0]]:
+            lacking += len((await caller.look())["offers"]) != offers
+        return lacking
 
     async def end(self, urls: list[str]) -> None:
         """Drop all, for good."""
@@ -184,14 +191,15 @@ async def storm(bench: Bench, variant: str, server: Haulcast, transporters: Crew
     await settled(server)
     ((calm, _),) = await others.ask("ping", server.urls, CALM_S)
     before_s = server.cpu_s()
-    coming = asyncio.create_task(transporters.ask("storm", server.urls, bench.options["offers"]))
+    coming = asyncio.create_task(transporters.ask("storm", server.urls))
     waited, sent_late = Histogram(), Histogram()
     while not coming.done():
         ((one, late),) = await others.ask("ping", server.urls, STRETCH_S)
         waited.merge(one)
         sent_late.merge(late)
-    ((arrivals, lacking),) = await coming
+    (arrivals,) = await coming
     used_s = server.cpu_s() - before_s
+    (lacking,) = await transporters.ask("lacking", server.urls, bench.options["offers"])
     if arrivals.lost or lacking:
         raise RuntimeError(f"{variant}: {lacking} are not back with all offers, {arrivals.lost} not at all")
     if arrivals.troubles:

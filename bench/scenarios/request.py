@@ -70,6 +70,8 @@ class Agent:
 
 async def run(bench: Bench) -> None:
     """See `bench.kit.bench`."""
+    if bench.only_its_own_servers("haulcast"):
+        return
     sockets, seconds = bench.options["sockets"], bench.options["seconds"]
     haulcast = await bench.stack.enter_async_context(embedded(bench.directory()))
     bare = await bench.stack.enter_async_context(baseline(python("bench.baselines.bare_aiohttp")))

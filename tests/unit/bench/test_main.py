@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import PROFILES, about, found, main, options_of, overriding
+from bench.kit.bench import Bench
 from bench.kit.result import Result
 
 from .results import result_of
@@ -40,8 +41,15 @@ def test_options_are_those_of_the_profile_and_what_was_set() -> None:
         (["run", "day", "--set", "seconds=long"], "--set seconds=long: the value is not JSON"),
         (["run", "day", "--set", "nodes=1.5"], "--set nodes=1.5: it is of type int, like 0"),
         (["run", "day", "--set", "nodes=true"], "--set nodes=true: it is of type int, like 0"),
+        (["run", "connect", "--set", "sockets=-5"], "--set sockets=-5: it is at least 1"),
+        (["run", "day", "--set", "repetitions=0"], "--set repetitions=0: it is at least 1"),
+        (["run", "day", "--set", "seed=-1"], "--set seed=-1: it is at least 0"),
+        (["run", "day", "--url", "localhost"], "--url localhost: give it as http://HOST:PORT or https://HOST"),
+        (["run", "day", "--url", "http://127.0.0.1:9"], "--url http://127.0.0.1:9: nothing answers there ("),
+        (["run", "day", "--url", "http://127.0.0.1:x"], "--url http://127.0.0.1:x: nothing answers there ("),
+        (["compare", "README.md", "README.md"], "README.md is not a result of the bench: "),
         (["run", "day", "--set", "wheels=4"], "--set wheels: day has no such option"),
-        (["compare", "nowhere.json", "nowhere.json"], "nowhere.json: "),
+        (["compare", "nowhere.json", "nowhere.json"], "nowhere.json: No such file or directory"),
         (["report", "nowhere.json"], "nowhere.json: "),
     ],
 )
@@ -84,3 +92,45 @@ def test_a_scenario_that_fails_is_in_the_result_and_the_exit_code(
     assert main(["run", "day", "--out", str(tmp_path / "result.json")]) == 1
     assert Result.read(tmp_path / "result.json").scenarios["day"].failed == "OSError: no server"
     assert "failed: OSError: no server" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("enough", "tried"), [(1, [1]), (2, [1, 2]), (5, [1, 2, 4, 6]), (100, [1, 2, 4, 6])])
+def test_clients_that_were_the_bottleneck_are_doubled_up_to_one_for_each_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enough: int, tried: list[int]
+) -> None:
+    asked: list[int] = []
+
+    async def run(bench: Bench) -> None:
+        asked.append(bench.options["clients"])
+        bench.saturated = bench.options["clients"] < enough
+
+    monkeypatch.setattr(SCENARIOS["day"], "run", run)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert main(["run", "day", "--set", "clients=1", "--out", str(tmp_path / "result.json")]) == 0
+    assert asked == tried
+    assert Result.read(tmp_path / "result.json").scenarios["day"].options["clients"] == tried[-1]
+
+
+def test_what_was_measured_before_the_end_is_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(bench: Bench) -> None:
+        bench.record("one", "s", took=1.0)
+
+    async def end(_bench: Bench) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SCENARIOS["connect"], "run", run)
+    monkeypatch.setattr(SCENARIOS["day"], "run", end)
+    assert main(["run", "connect", "day", "--out", str(tmp_path / "result.json")]) == 130
+    assert Result.read(tmp_path / "result.json").scenarios["connect"].variants["one"].figures["took"].values == [1.0]
+
+
+@pytest.mark.parametrize("name", ["fanout", "race", "request"])
+async def test_what_is_measured_on_this_machine_alone_is_left_out_at_an_address(
+    name: str, bench: Bench, result: Result
+) -> None:
+    """And not measured at other servers than the one that was asked about."""
+    bench.url = "http://127.0.0.1:9"
+    await SCENARIOS[name].run(bench)
+    (variant,) = result.scenarios[bench.name].variants.values()
+    assert variant.figures == {}
+    assert "run it without --url" in variant.skipped

@@ -28,7 +28,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_result_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"other.json: "):
+    with pytest.raises(ValueError, match=r"other.json is not a result of the bench: "):
         Result.read(path)
 
 
