@@ -73,7 +73,7 @@ class Node:
         bus = NodeBus(stores.cluster, metrics.actors.bus_sent, metrics.actors.bus_missed)
         self.bus = bus
         self.metrics = metrics
-        self.hub = Hub(stores.journal, clock, bus, self._next_epoch, metrics.deliveries, shared=stores.shared)
+        self.hub = Hub(stores.journal, clock, bus, self._next_epoch, metrics.hub, shared=stores.shared)
         self.dispatch = Dispatch(
             journal=stores.journal,
             cluster=stores.cluster,
@@ -88,6 +88,7 @@ class Node:
         )
         self._membership = self.dispatch.membership
         bus.handle(Kind.NEWS, self.hub.receive)
+        metrics.board_broadcasts.set_function(lambda: self.hub.board_size)
         metrics.topics.set_function(lambda: self.hub.topic_count)
         metrics.live_actors.set_function(lambda: len(self.dispatch.registry))
         metrics.armed_timers.set_function(lambda: len(self.dispatch.deadlines))
@@ -251,6 +252,7 @@ class Node:
                     await self._journal.purge_requests(self._clock.now_ms() - REQUEST_LOG_MS)
                 if now_s >= next_sync_s:
                     next_sync_s = now_s + _SYNC_EVERY_S
+                    self.hub.sweep()
                     if self._membership.incarnation == min(self._membership.alive):  # one of them is enough
                         await self._presence.sync_engaged(await self._journal.engaged_vehicles())
             except HaulcastError as error:

@@ -21,7 +21,7 @@ from haulcast.domain.ids import DriverId, TenantId, TransporterId, VehicleId
 from haulcast.ports import Role
 from haulcast.transport.auth import KeyRing
 from tests.acceptance.books import Tables
-from tests.acceptance.phone import Json, Phone, Version, eventually
+from tests.acceptance.phone import Json, Phone, Version, View, eventually
 
 PICKUP = (12.9716, 77.5946)
 DROP = (13.0827, 80.2707)
@@ -89,10 +89,16 @@ class Network:
 
     # --- Connections ---
 
-    async def phone(self, role: str, user: str, resume: dict[str, Version] | None = None) -> Phone:
+    async def phone(
+        self,
+        role: str,
+        user: str,
+        held: Mapping[str, View] | None = None,
+        claims: Mapping[str, Version] | None = None,
+    ) -> Phone:
         """A raw connection."""
         url = next(self._for_phones)
-        phone = await Phone.open(self.session, url, role, user, sign(self.tenant, role, user), resume)
+        phone = await Phone.open(self.session, url, role, user, sign(self.tenant, role, user), held, claims)
         self.phones.append(phone)
         return phone
 

@@ -9,7 +9,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -84,18 +84,25 @@ class Phone:
         role: str,
         user: str,
         token: str,
-        resume: dict[str, Version] | None = None,
+        held: Mapping[str, View] | None = None,
+        claims: Mapping[str, Version] | None = None,
     ) -> Self:
-        """Connect and say hello."""
+        """Connect and say hello, with what is `held` from a connection before. `claims`: versions that are not."""
         ws = await session.ws_connect(f"{url}/v1/ws", protocols=("haulcast.v1.json",), max_msg_size=16 * 1024 * 1024)
         phone = cls(role, user, ws)
+        phone.hold(held or {})
         phone._reader = asyncio.create_task(phone._read())
+        resume = {**{topic: view.version for topic, view in phone.views.items()}, **(claims or {})}
         try:
-            phone.greeting = await phone.do("hello", {"token": token, "resume": resume or {}})
+            phone.greeting = await phone.do("hello", {"token": token, "resume": resume})
         except BaseException:
             await phone.close()
             raise
         return phone
+
+    def hold(self, views: Mapping[str, View]) -> None:
+        """Show what a connection before was shown."""
+        self.views = {topic: View(view.version, view.state, snapshots=0) for topic, view in views.items()}
 
     async def close(self) -> None:
         """Hang up."""
@@ -171,8 +178,8 @@ class Phone:
     async def comes_to(self, topic: str, state: Json, version: Version | None = None) -> None:
         """Wait until the topic is shown like this, and under this version if one is given."""
 
-        def shown() -> bool:
-            return self.state(topic) == state and version in (None, self.views[topic].version)
+        def shown() -> bool:  # to be taken over by another node raises the epoch, and changes nothing that is shown
+            return self.state(topic) == state and (version is None or self.views[topic].version[1] == version[1])
 
         await eventually(shown, f"{self.user} sees {topic} as {state}, version {version}")
 

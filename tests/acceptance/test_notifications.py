@@ -32,7 +32,7 @@ async def test_an_accept_is_told_to_everybody_concerned(network: Network) -> Non
     for phone in (customer, operator):
         confirmed = (await phone.hears("truck_confirmed")).data
         assert (confirmed["driver_id"], confirmed["remaining_requests"]) == ("t1-d", 0)
-        assert phone.state(topic)["requests"][won["request_id"]]["trip"]["trip_id"] == won["trip_id"]
+        assert phone.state(topic)["trips"][won["trip_id"]]["request_id"] == won["request_id"]
         assert phone.state(topic)["status"] == "fully_filled"
     assert len(customer.heard()) == len(operator.heard()) == 1
     assert not driver.heard("offer", "truck_confirmed")

@@ -7,7 +7,7 @@ from haulcast.app import Node
 from haulcast.client import Client
 from tests.acceptance.cut import line_to
 from tests.acceptance.network import TRUCK, Network, accept_of, haul, north_of_pickup, offered
-from tests.acceptance.phone import Json, Phone, Version, eventually
+from tests.acceptance.phone import Json, Phone, Version, View, eventually
 from tests.acceptance.server import Server
 
 CUSTOMERS = 4
@@ -102,6 +102,8 @@ async def test_snapshot_and_deltas_come_to_what_a_fresh_snapshot_says(server: Se
     operator = await network.phone("operator", "op")
     for phone in (*transporters, *drivers):
         await operator.do("subscribe", {"topic": phone.greeting["topics"][0]})
+    board = f"board:{network.tenant}"
+    await operator.do("subscribe", {"topic": board})
     storm = Storm(rng)
     watching = asyncio.create_task(watch_all(operator, customers))
     await asyncio.gather(
@@ -124,6 +126,11 @@ async def test_snapshot_and_deltas_come_to_what_a_fresh_snapshot_says(server: Se
             for watcher in (phone, operator):
                 if topic in watcher.views:
                     await watcher.comes_to(topic, state, version)
+    _, state = await fresh_view(network, "operator", "op2", board)
+    assert {f"broadcast:{id_}" for id_ in state["broadcasts"]} == {
+        topic for phone in customers for topic in phone.views
+    }
+    await operator.comes_to(board, state)
 
 
 async def watch_all(operator: Phone, customers: list[Phone]) -> None:
@@ -146,7 +153,7 @@ async def test_versions_never_go_back_however_connections_break(own_server: Serv
             await network.hire_many(server.journal, [f"t{number}" for number in range(3)])
         client = await unsteady.client("transporter", "t0")
         watching = asyncio.create_task(versions_of(client, "feed:t0"))
-        shown: dict[str, dict[str, Version]] = {"t0": {}, "c0": {}}
+        shown: dict[str, dict[str, View]] = {"t0": {}, "c0": {}}
         for life in range(2):
             async with Network(server.url, "acme") as network:
                 customers = [await network.phone("customer", f"c{number}") for number in range(2)]
@@ -170,7 +177,7 @@ async def test_versions_never_go_back_however_connections_break(own_server: Serv
                 await asyncio.to_thread(server.start)
         async with Network(server.url, "acme") as network:
             version, state = await fresh_view(network, "transporter", "t0", "feed:t0")
-        assert version >= shown["t0"]["feed:t0"]
+        assert version >= shown["t0"]["feed:t0"].version
         await eventually(lambda: client.topics["feed:t0"].state == state, within_s=20)
         watching.cancel()
         versions = await watching
@@ -179,16 +186,17 @@ async def test_versions_never_go_back_however_connections_break(own_server: Serv
         assert len({epoch for epoch, _ in versions}) >= 2  # a start gives another, on a cluster so does a subscription
 
 
-async def come_back(network: Network, role: str, user: str, shown: dict[str, Version]) -> None:
-    """Connect again and again, each time until something has changed, and note the versions held then in `shown`."""
+async def come_back(network: Network, role: str, user: str, shown: dict[str, View]) -> None:
+    """Connect again and again, each time until something has changed, and note what is held then in `shown`."""
     for _ in range(20):
         phone = await network.phone(role, user, dict([*shown.items()][-RESUMED:]))
         first = {topic: view.version for topic, view in phone.views.items()}
         await changes(phone, first)
         await phone.close()
         for topic, view in phone.views.items():
-            assert first.get(topic, view.version) >= shown.get(topic, (0, 0))
-            shown[topic] = view.version
+            if topic in shown:
+                assert first.get(topic, view.version) >= shown[topic].version
+            shown[topic] = view
 
 
 async def changes(phone: Phone, since: dict[str, Version]) -> None:
@@ -233,15 +241,18 @@ async def test_nobody_sees_what_is_not_theirs(server: Server, network: Network) 
                 assert (refused["code"], refused["data"]) == ("TOPIC_NOT_FOUND", {"topic": topic})
                 assert topic not in phone.views
 
+    watcher = await network.phone("operator", "op")
+    for topic in topics:
+        await watcher.do("subscribe", {"topic": topic})
+    held = {topic: watcher.views[topic].version for topic in topics}
     users = (("customer", "c1"), ("transporter", "t1"), ("driver", "t1-d"))
     for role, user in users:
-        claim = dict.fromkeys(topics, (1, 1))
-        await sees(await network.phone(role, user, claim), theirs[role])
-        await sees(await network.phone(role, f"{user}-neighbour", claim), [])
-    await sees(await network.phone("operator", "op", dict.fromkeys(topics, (1, 1))), topics)
+        await sees(await network.phone(role, user, claims=dict.fromkeys(topics, (0, 1))), theirs[role])
+        await sees(await network.phone(role, f"{user}-neighbour", claims=held), [])
+    await sees(await network.phone("operator", "op", claims=dict.fromkeys(topics, (0, 1))), topics)
     async with Network(server.url, f"{network.tenant}-other") as foreign:
         for role, user in (*users, ("operator", "op")):
-            phone = await foreign.phone(role, user, dict.fromkeys(topics, (1, 1)))
+            phone = await foreign.phone(role, user, claims=held)
             await sees(phone, topics[1:] if role == "operator" else [t for t in theirs[role] if t != broadcast])
             assert all(view.state in ({"trips": {}}, {"offers": {}, "trips": {}}) for view in phone.views.values())
         status, body = await foreign.rest("GET", f"/v1/broadcasts/{broadcast_id}", "operator", "op")
@@ -318,3 +329,40 @@ async def test_the_sixth_connection_of_a_user_replaces_the_first(node: Node, nod
     # Another role of the same name is another user.
     await node_network.phone("transporter", "c1")
     assert node.hub.connection_count == 6
+
+
+async def test_who_comes_back_is_sent_what_they_lack_and_no_snapshot(node: Node, node_network: Network) -> None:
+    """B3: with the events, A10: also that an offer was closed. What the phone held is enough for the rest."""
+    customer, transporter = await node_network.phone("customer", "c1"), await node_network.transporter("t1")
+    broadcast_id = (await customer.do("broadcast.create", haul()))["broadcast_id"]
+    await offered(broadcast_id, transporter)
+    await transporter.close()
+    await customer.do("broadcast.cancel", {"broadcast_id": broadcast_id})
+    back = await node_network.phone("transporter", "t1", transporter.views)
+    assert back.greeting["resumed"] == back.greeting["topics"] == ["feed:t1"]
+    await back.hears("offer_closed", broadcast_id=broadcast_id, reason="customer_cancelled")
+    assert back.views["feed:t1"].snapshots == 0
+    _, state = await fresh_view(node_network, "transporter", "t1", "feed:t1")
+    assert back.feed == state
+
+
+async def test_an_operator_at_any_node_sees_the_whole_board_by_socket_and_by_polling(network: Network) -> None:
+    """B9, B10: what it shows of a broadcast is what the broadcast's own topic shows."""
+    board = f"board:{network.tenant}"
+    operators = [await network.phone("operator", f"op{number}") for number in range(3)]
+    for operator in operators:
+        await operator.do("subscribe", {"topic": board})
+    customers = [await network.phone("customer", f"c{number}") for number in range(3)]
+    transporter = await network.transporter("t1")
+    created = [(await customer.do("broadcast.create", haul()))["broadcast_id"] for customer in customers]
+    await offered(created[2], transporter)
+    await transporter.do("offer.accept", accept_of("t1", created[2]))
+    await customers[2].hears("truck_confirmed")
+    shown = {topic.removeprefix("broadcast:"): view.state for phone in customers for topic, view in phone.views.items()}
+    for operator in operators:
+        await operator.comes_to(board, {"broadcasts": shown})
+        status, polled = await network.rest("GET", f"/v1/topics/{board}", "operator", operator.user)
+        assert (status, polled["data"]) == (200, {"broadcasts": shown})
+    for role in ("customer", "transporter", "driver"):
+        status, refused = await network.rest("GET", f"/v1/topics/{board}", role, "c1")
+        assert (status, refused["error"]["code"]) == (404, "TOPIC_NOT_FOUND")

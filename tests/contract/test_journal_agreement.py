@@ -183,6 +183,7 @@ async def everything(journal: Journal) -> list[object]:
     said: list[object] = [await journal.engaged_vehicles()]
     for tenant in TENANTS:
         said += [await journal.list_broadcasts(tenant, customer, 4) for customer in (None, "c1", "c2")]
+        said += [await journal.list_board(tenant, NOW_MS + 20, after, 2) for after in (None, BroadcastId("b2"))]
         for transporter in map(TransporterId, TRANSPORTERS):
             said.append(await journal.read_offers(tenant, transporter, NOW_MS + 20))
             said.append(await journal.read_trips(tenant, transporter_id=transporter))

@@ -1,5 +1,7 @@
 """What every journal promises beside the commit and ownership: reads, fleets, tenants, the age of the request log."""
 
+from dataclasses import replace
+
 import pytest
 
 from haulcast.domain.evolve import replay
@@ -44,7 +46,7 @@ async def test_broadcasts_are_listed_newest_first(journal: Journal) -> None:
         await land(journal, haul.step(haul.created()), haul.step(haul.wave("t1")))
     listed = await journal.list_broadcasts(ACME, None, 10)
     assert ids(listed) == ["b1", "b3", "b2"]
-    assert all(T1 in stored.state.offers for stored in listed)
+    assert [(stored.state.offers, stored.state.notified) for stored in listed] == [({}, 1)] * 3
     assert ids(await journal.list_broadcasts(ACME, None, 2)) == ["b1", "b3"]
 
 
@@ -60,6 +62,62 @@ async def test_a_customers_list_has_live_and_ended_ones_of_that_customer_alone(j
     assert ids(await journal.list_broadcasts(ACME, "c1", 10)) == ["b3", "b2", "b1"]
     assert ids(await journal.list_broadcasts(ACME, "c1", 1)) == ["b3"]
     assert await journal.list_broadcasts(ACME, "nobody", 10) == []
+
+
+async def test_a_board_has_what_is_live_and_what_ended_after_a_time_in_order_of_the_ids(journal: Journal) -> None:
+    searching, expired, old, filled, partly, at_the_bound = hauls = [another(n) for n in (10, 4, 2, 5, 1, 3)]
+    theirs = another(6, tenant=OTHER)
+    await land(journal, *(haul.step(haul.created()) for haul in (*hauls, theirs)))
+    old.at_ms, at_the_bound.at_ms = NOW_MS + 999, NOW_MS + 1_000
+    expired.at_ms, filled.at_ms = NOW_MS + 1_001, NOW_MS + 2_000
+    await land(journal, *(haul.step(haul.cancelled()) for haul in (old, at_the_bound)), expired.step(expired.expired()))
+    await land(journal, filled.step(filled.assigned(1, "t1")), filled.step(filled.assigned(2, "t2")))
+    await land(journal, partly.step(partly.assigned(1, "t1", "v2", "d2")))
+
+    board = await journal.list_board(ACME, NOW_MS + 1_000, None, 10)
+    assert board == [haul.stored for haul in (partly, searching, expired, filled)]
+    assert ids(board) == ["b1", "b10", "b4", "b5"]
+    assert ids(await journal.list_board(ACME, NOW_MS + 999, None, 10)) == ["b1", "b10", "b3", "b4", "b5"]
+    assert ids(await journal.list_board(ACME, 0, None, 10)) == ["b1", "b10", "b2", "b3", "b4", "b5"]
+    assert ids(await journal.list_board(ACME, NOW_MS + 2_000, None, 10)) == ["b1", "b10"]
+    assert ids(await journal.list_board(OTHER, 0, None, 10)) == ["b6"]
+    assert await journal.list_board(TenantId("empty"), 0, None, 10) == []
+
+
+async def test_the_pages_of_a_board_have_each_broadcast_once(journal: Journal) -> None:
+    """Whichever of live and ended ones a page begins or ends with."""
+    hauls = [another(number) for number in (7, 1, 5, 2, 6, 4, 3)]
+    await land(journal, *(haul.step(haul.created()) for haul in hauls))
+    await land(journal, *(haul.step(haul.cancelled()) for haul in hauls[::2]))
+    pages: list[list[str]] = []
+    after: BroadcastId | None = None
+    while len(pages) < 9 and (page := await journal.list_board(ACME, 0, after, 2)):
+        pages.append(ids(page))
+        after = page[-1].state.broadcast_id
+    assert pages == [["b1", "b2"], ["b3", "b4"], ["b5", "b6"], ["b7"]]
+    # b3 was the last of a page, and has left the board since.
+    assert ids(await journal.list_board(ACME, NOW_MS, BroadcastId("b3"), 2)) == ["b4"]
+
+
+async def test_lists_leave_the_offers_out_and_say_how_many_there_are(journal: Journal) -> None:
+    """After two waves, an offer to a latecomer, and a decline, which takes nobody's offer back."""
+    haul, silent = another(1), another(2, at_ms=NOW_MS - 1)
+    await land(journal, haul.step(haul.created()), silent.step(silent.created()))
+    await land(journal, haul.step(haul.wave("t1", "t2")))
+    await land(journal, haul.step(haul.wave("t3", wave=2), haul.offered("t4")), haul.step(haul.declined("t1")))
+    assert haul.state is not None
+    assert (len(haul.state.offers), haul.state.notified) == (4, 4)
+
+    expected = [Stored(1, replace(one.stored.state, offers={})) for one in (haul, silent)]
+    assert [stored.state.notified for stored in expected] == [4, 0]
+    for listed in (
+        await journal.list_board(ACME, 0, None, 10),
+        await journal.list_broadcasts(ACME, None, 10),
+        [*await journal.list_broadcasts(ACME, "c1", 1), *await journal.list_broadcasts(ACME, "c2", 1)],
+    ):
+        assert listed == expected
+    assert await journal.read_broadcast(ACME, haul.broadcast_id) == haul.stored
+    assert await journal.claim([haul.claim()], 2) == [Stored(2, haul.state)]
 
 
 async def test_a_transporters_offers_are_those_of_live_and_lately_ended_broadcasts(journal: Journal) -> None:
@@ -185,7 +243,8 @@ async def test_the_same_ids_in_two_tenants_are_different_things(journal: Journal
     assert await journal.read_broadcast(ACME, mine.broadcast_id) == mine.stored
     assert await journal.read_broadcast(OTHER, theirs.broadcast_id) == theirs.stored
     assert len(await journal.read_events(ACME, mine.broadcast_id)) == 3
-    assert await journal.list_broadcasts(ACME, "c1", 10) == [mine.stored]
+    listed = [Stored(1, replace(mine.stored.state, offers={}))]
+    assert await journal.list_broadcasts(ACME, "c1", 10) == await journal.list_board(ACME, 0, None, 10) == listed
     assert len(await journal.read_offers(ACME, T1, 0)) == 1
     assert await journal.read_offers(OTHER, T1, 0) == []
     assert await journal.engaged_vehicles() == [(ACME, "t1v1"), (OTHER, "t1v1")]

@@ -2,6 +2,7 @@
 safeguard: another connection does, in the worst moment, what another node might."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import chain
@@ -19,6 +20,7 @@ from haulcast.storage.postgres.commit import independent
 from haulcast.storage.postgres.commit_query import COMMIT
 from haulcast.storage.postgres.connections import Link
 from haulcast.storage.postgres.log_query import LOG
+from haulcast.storage.postgres.queries import BOARD
 from haulcast.storage.postgres.rows import arguments, log_arguments, prepared
 from tests.contract.hauls import (
     ACME,
@@ -620,6 +622,46 @@ async def test_the_refusals_of_a_broadcast_lock_it_once(url: str, journal: Postg
     assert sorted(used) == ["broadcasts_pkey", "request_log_pkey"]
     assert not [line for line in plan if "Seq Scan" in line or "Hash Join" in line or "Merge" in line]
     assert "NOT (hashed SubPlan" in "".join(plan)
+
+
+async def test_a_board_is_found_by_its_indexes_however_long_the_history(url: str, journal: PostgresJournal) -> None:
+    """From the first row on, whether or not the planner knows of the thousands that ended long ago, and in a plan that
+    is made without values too."""
+    await searching(journal)
+
+    async def explain(link: Link) -> list[Any]:
+        return await link.fetch(f"EXPLAIN (ANALYZE) {BOARD}", ACME, NOW_MS - 2_000, "b99", 2)
+
+    def is_found_by_indexes(rows: list[Any]) -> None:
+        plan = "\n".join(row[0] for row in rows)
+        assert "Seq Scan" not in plan
+        assert re.search(r"Index Cond: .*ended_at_ms >", plan)
+        assert re.findall(r"Scan (?:using|on) (broadcasts_\w+)", plan) == [
+            "broadcasts_live_customer",
+            "broadcasts_ended",
+        ]
+
+    is_found_by_indexes(await journal._requests.run(explain, ACME))
+    async with admin(url) as connection:
+        await connection.execute(
+            """
+            INSERT INTO broadcasts
+            SELECT
+                tenant_id, 'b' || n, 'c' || n, 'expired', created_at_ms - n, expires_at_ms - n, $1::BIGINT - n, NULL,
+                epoch, owner, seq, state
+            FROM broadcasts
+            CROSS JOIN generate_series(2, 20000) AS n
+            """,
+            NOW_MS,
+        )
+        is_found_by_indexes(await journal._requests.run(explain, ACME))
+        await connection.execute("ANALYZE broadcasts")
+        is_found_by_indexes(await journal._requests.run(explain, ACME))
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        await connection.execute(f"PREPARE board AS {BOARD}")
+        is_found_by_indexes(
+            await connection.fetch(f"EXPLAIN (ANALYZE) EXECUTE board('acme', {NOW_MS - 2_000}, 'b99', 2)")
+        )
 
 
 async def test_plans_are_made_anew_as_tables_grow() -> None:

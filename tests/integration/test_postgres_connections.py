@@ -143,7 +143,7 @@ async def test_a_server_that_dies_in_the_middle_of_committing_loses_nothing_that
         haul.step(haul.wave("t1"))
         assert await journal.read_broadcast(ACME, haul.broadcast_id) == haul.stored
     everything = await journal.list_broadcasts(ACME, None, 10_000)
-    assert all(stored.state.seq == len(stored.state.offers) + 1 for stored in everything)
+    assert all(stored.state.seq == stored.state.notified + 1 for stored in everything)
     await journal.close()
 
 

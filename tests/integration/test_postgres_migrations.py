@@ -20,6 +20,8 @@ from tests.databases import admin, create_database, drop_database, renamed
 
 AddRevision: TypeAlias = Callable[[str], None]
 
+ALL = ["0001", "0002"]
+
 REVISIONS = sys.modules[migrate.__module__]
 """The module, whose name is that of the function too."""
 
@@ -41,9 +43,9 @@ async def value(url: str, query: str) -> object:
 
 
 async def test_an_empty_database_gets_everything_once(url: str) -> None:
-    assert await pending(url) == ["0001"]
+    assert await pending(url) == ALL
     assert await value(url, "SELECT to_regnamespace('haulcast')") is None
-    assert await migrate(url) == ["0001"]
+    assert await migrate(url) == ALL
     assert await pending(url) == await migrate(url) == []
 
 
@@ -119,17 +121,17 @@ async def test_a_newer_schema_that_this_version_cannot_live_with_is_refused(url:
             await refused(url)
 
 
-SECOND = """
+THIRD = """
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
     op.execute("ALTER TABLE broadcasts ADD COLUMN colour TEXT")
     op.execute("ALTER TABLE request_log ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
-    op.execute("CREATE TABLE second (tenant_id TEXT)")
+    op.execute("CREATE TABLE third (tenant_id TEXT)")
     op.execute({last!r})
 """
 
@@ -142,7 +144,7 @@ def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddRevision
     monkeypatch.setattr(REVISIONS, "MIGRATIONS", copy)
 
     def add(last: str) -> None:
-        (copy / "versions" / "0002_second.py").write_text(SECOND.format(last=last))
+        (copy / "versions" / "0003_third.py").write_text(THIRD.format(last=last))
 
     return add
 
@@ -160,8 +162,8 @@ async def test_a_migration_runs_while_the_version_before_it_commits(url: str, ad
             landed += 1
 
     committing = asyncio.create_task(commit())
-    add_revision("CREATE INDEX second_status ON broadcasts (tenant_id, status)")
-    assert await migrate(url) == ["0002"]
+    add_revision("CREATE INDEX third_status ON broadcasts (tenant_id, status)")
+    assert await migrate(url) == ["0003"]
     done.set()
     await committing
     assert len(await journal.list_broadcasts(ACME, None, 1_000)) == landed
@@ -174,7 +176,7 @@ async def test_a_revision_is_applied_once_however_many_nodes_find_it_missing(
     await migrate(url)
     add_revision("SELECT pg_sleep(0.2)")
     applied = await asyncio.gather(*(migrate(url) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], ["0002"]]
+    assert sorted(applied) == [[], [], [], ["0003"]]
 
 
 async def test_a_migration_that_waits_for_a_lock_holds_nobody_up_for_long(
@@ -195,18 +197,18 @@ async def test_a_migration_that_waits_for_a_lock_holds_nobody_up_for_long(
                 await land(journal, haul.step(haul.created()))
             await asyncio.sleep(0.01)
         assert not migration.done()
-    assert await migration == ["0002"]
+    assert await migration == ["0003"]
     await journal.close()
 
 
 async def test_a_migration_that_fails_leaves_the_database_as_it_was(url: str, add_revision: AddRevision) -> None:
     await migrate(url)
     add_revision("this is not SQL")
-    assert await pending(url) == ["0002"]
+    assert await pending(url) == ["0003"]
     with pytest.raises(ConfigError, match="syntax error"):
         await migrate(url)
-    assert await value(url, "SELECT to_regclass('haulcast.second')") is None
-    assert await pending(url) == ["0002"]
+    assert await value(url, "SELECT to_regclass('haulcast.third')") is None
+    assert await pending(url) == ["0003"]
 
 
 # --- Roles -----------------------------------------------------------------------------------------------------------

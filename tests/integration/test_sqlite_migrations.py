@@ -16,7 +16,7 @@ from haulcast.errors import ConfigError
 from haulcast.storage.sqlite import SqliteJournal, migrate, pending, queries
 from haulcast.storage.sqlite.database import LockFile
 
-ALL = ["0001", "0002"]
+ALL = ["0001", "0002", "0003"]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_opening_what_needs_no_migration_imports_neither_alembic_nor_sqlalchemy(
 
 def test_no_query_reads_more_than_it_has_to(path: Path) -> None:
     """Each finds its rows by an index, and by more of it than the tenant; these are the exceptions."""
-    whole = {"ENGAGED_VEHICLES", "NEWEST_BROADCASTS", "TENANT"}
+    whole = {"BOARD", "ENGAGED_VEHICLES", "NEWEST_BROADCASTS", "TENANT"}
     migrate(path)
     with closing(sqlite3.connect(path)) as connection:
         for name, sql in vars(queries).items():
@@ -72,6 +72,18 @@ def test_no_query_reads_more_than_it_has_to(path: Path) -> None:
             scan = r"^SCAN (?!key |shown|json_each )|\(tenant_id=\?\)|AUTOMATIC"
             wide = [step for step in plan if re.search(scan, step)]
             assert not wide or name in whole, f"{name}: {wide}"
+
+
+def test_a_board_is_found_by_the_indexes_of_live_and_of_lately_ended_broadcasts(path: Path) -> None:
+    """Never by all that a tenant ever had: of the live ones there is an index that has no others."""
+    migrate(path)
+    with closing(sqlite3.connect(path)) as connection:
+        parameters = {"tenant_id": "acme", "ended_after_ms": 1, "after": "", "limit": 1}
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {queries.BOARD}", parameters)]
+    assert [step for step in plan if " broadcasts" in step] == [
+        "SEARCH broadcasts USING INDEX broadcasts_live_customer (tenant_id=?)",
+        "SEARCH broadcasts USING INDEX broadcasts_ended (tenant_id=? AND ended_at_ms>?)",
+    ]
 
 
 async def test_opening_migrates(path: Path) -> None:
@@ -105,20 +117,20 @@ async def test_nobody_migrates_under_a_server(path: Path) -> None:
     assert pending(path) == ALL
 
 
-THIRD = """
+FOURTH = """
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
-    op.execute("CREATE TABLE third (id INTEGER PRIMARY KEY)")
+    op.execute("CREATE TABLE fourth (id INTEGER PRIMARY KEY)")
     op.execute({last!r})
 """
 
 
-@pytest.mark.parametrize("last", ["CREATE INDEX third_id ON third (id)", "this is not SQL"])
+@pytest.mark.parametrize("last", ["CREATE INDEX fourth_id ON fourth (id)", "this is not SQL"])
 def test_a_migration_that_fails_leaves_the_database_as_it_was(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
@@ -126,18 +138,18 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     copy = tmp_path / "migrations"
     module = sys.modules[migrate.__module__]
     shutil.copytree(module.MIGRATIONS, copy)
-    (copy / "versions" / "0003_third.py").write_text(THIRD.format(last=last))
+    (copy / "versions" / "0004_fourth.py").write_text(FOURTH.format(last=last))
     monkeypatch.setattr(module, "MIGRATIONS", copy)
-    assert pending(path) == ["0003"]
+    assert pending(path) == ["0004"]
     if last.startswith("CREATE"):
-        assert migrate(path) == ["0003"]
-        assert query(path, "SELECT * FROM third") == []
+        assert migrate(path) == ["0004"]
+        assert query(path, "SELECT * FROM fourth") == []
         assert pending(path) == []
     else:
         with pytest.raises(ConfigError, match="syntax error"):
             migrate(path)
-        assert query(path, "SELECT name FROM sqlite_schema WHERE name = 'third'") == []
-        assert pending(path) == ["0003"]
+        assert query(path, "SELECT name FROM sqlite_schema WHERE name = 'fourth'") == []
+        assert pending(path) == ["0004"]
 
 
 def test_an_installed_copy_finds_its_migrations_from_anywhere(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter
 
 from haulcast.client.protocol import Delta, Event, Snapshot, decode
 from haulcast.client.topics import Subscriptions
@@ -28,9 +27,11 @@ from haulcast.errors import JournalUnavailable, RequestError
 from haulcast.ports import Change, Claim, Fence, Kind, Landed, Role, Stored, Write
 from haulcast.storage.memory import MemoryJournal
 from haulcast.transport.auth import Principal
+from haulcast.transport.board import ENDED_SHOWN_MS
 from haulcast.transport.codec import dumps
 from haulcast.transport.hub import Hub
 from tests.sim.virtual_time import START_MS, VirtualClock
+from tests.unit.transport.fakes import hub_metrics
 
 ACME = TenantId("acme")
 TRUCK = "truck"
@@ -69,6 +70,14 @@ class SharedJournal(MemoryJournal):
     async def list_broadcasts(self, tenant_id: TenantId, customer_id: str | None, limit: int) -> list[Stored]:
         await self._on_the_way()
         return await super().list_broadcasts(tenant_id, customer_id, limit)
+
+    async def list_board(
+        self, tenant_id: TenantId, ended_after_ms: int, after: BroadcastId | None, limit: int
+    ) -> list[Stored]:
+        await self._on_the_way()
+        found = await super().list_board(tenant_id, ended_after_ms, after, limit)
+        await asyncio.sleep(READ_S)
+        return found
 
     async def _on_the_way(self) -> None:
         self.reads += 1
@@ -127,7 +136,8 @@ class Link:
 class Hubs:
     """Nodes of one deployment, as far as hubs go."""
 
-    def __init__(self, number: int = 2, journal: SharedJournal | None = None) -> None:
+    def __init__(self, number: int = 2, journal: SharedJournal | None = None, *, shared: bool = True) -> None:
+        self._shared = shared
         self.clock = VirtualClock()
         self.journal = journal or SharedJournal()
         self.links = [Link(n) for n in range(number)]
@@ -137,12 +147,11 @@ class Hubs:
         self._given = 0
 
     def _hub(self, link: Link) -> Hub:
-        deliveries = Counter("deliveries", "", ("kind",), registry=CollectorRegistry())
-        return Hub(self.journal, self.clock, link, self._next_epoch, deliveries, shared=True)
+        return Hub(self.journal, self.clock, link, self._next_epoch, hub_metrics(), shared=self._shared)
 
     async def _next_epoch(self) -> int:
         await asyncio.sleep(0)
-        self._given += 1
+        self._given += self._shared or not self._given
         return self._given
 
     async def add_fleet(self, transporters: int) -> None:
@@ -156,7 +165,7 @@ class Hubs:
         """Wait until all that was missed has been read again."""
         while any(hub.stale_count for hub in self.hubs):
             await asyncio.sleep(0.1)
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)  # what is being read now; a board waits for a while whether news come after all
 
     async def close(self) -> None:
         """End what the hubs do by themselves."""
@@ -167,6 +176,11 @@ class Hubs:
         """What the topics that a user is always subscribed to say, by the journal."""
         if role is Role.TRANSPORTER:
             return {f"feed:{user}": _json(await self.hubs[0].feed_view(ACME, TransporterId(user)))}
+        if role is Role.OPERATOR:
+            since_ms = self.clock.now_ms() - ENDED_SHOWN_MS
+            shown = await self.journal.list_board(ACME, since_ms, None, 1_000)
+            entries = {one.state.broadcast_id: _json(broadcast_view(one.state)) for one in shown}
+            return {"board:acme": {"broadcasts": entries}}
         listed = await self.journal.list_broadcasts(ACME, user, 10)
         return {
             f"broadcast:{one.state.broadcast_id}": _json(broadcast_view(one.state))
@@ -227,10 +241,11 @@ class Owner:
 
 
 class Phone:
-    """A client, on one hub at a time."""
+    """A client, on one hub at a time. `wants`: a topic that is not its own."""
 
-    def __init__(self, world: Hubs, role: Role, user: str) -> None:
+    def __init__(self, world: Hubs, role: Role, user: str, wants: str | None = None) -> None:
         self.world = world
+        self.wants = wants
         self.role, self.user = role, user
         self.held = Subscriptions()
         self.frames: list[Snapshot | Delta | Event] = []
@@ -248,8 +263,11 @@ class Phone:
         socket = self._socket = Socket(self, Principal(ACME, self.role, self.user, START_MS * 2))
         there.attach(socket)
         try:
-            await there.greet(socket)
-            await there.resume(socket, dict.fromkeys(self.held.resume(), (0, 0)))
+            held = {name: (epoch, seq) for name, (epoch, seq) in self.held.resume().items()}
+            await there.greet(socket, held)
+            await there.resume(socket, held)
+            if self.wants is not None and self.wants not in held:
+                await there.subscribe(socket, self.wants)
         except JournalUnavailable:
             if self._socket is socket:
                 self.disconnect()

@@ -296,7 +296,9 @@ def check_order_of_landing(world: World) -> None:
 
 async def check_events(world: World) -> None:
     """The events give the state; nobody was offered twice; nothing happened after the expiry that may not."""
-    for stored in await world.journal.list_broadcasts(ACME, None, 1_000):
+    for listed in await world.journal.list_broadcasts(ACME, None, 1_000):
+        stored = await world.journal.read_broadcast(ACME, listed.state.broadcast_id)
+        assert stored is not None
         state = stored.state
         events = await world.journal.read_events(ACME, state.broadcast_id)
         assert replay(events) == state
@@ -304,7 +306,7 @@ async def check_events(world: World) -> None:
         assert all(request.status is not RequestStatus.SEARCHING for request in state.requests)
         offered = [offer.transporter_id for event in events if isinstance(event, WaveSent) for offer in event.offers]
         offered += [event.offer.transporter_id for event in events if isinstance(event, Offered)]
-        assert len(offered) == len(set(offered)) == len(state.offers)
+        assert len(offered) == len(set(offered)) == len(state.offers) == state.notified
         for event in events:
             if isinstance(event, Expired):
                 assert event.at_ms >= state.expires_at_ms

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
 
 from haulcast.domain import effects as fx
@@ -22,6 +21,7 @@ from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
 from tests.sim.virtual_time import START_MS, VirtualClock
 from tests.sim.world import ACME
+from tests.unit.transport.fakes import hub_metrics
 
 PHONES = 300
 READ_S = 0.003
@@ -74,7 +74,7 @@ async def _watching() -> tuple[Hub, Phone, Broadcast, Change]:
     """An operator who was shown a cancelled broadcast, of whose end nobody was told yet."""
     live = _broadcast(())
     ended = evolve(live, Cancelled(START_MS, EndReason.CUSTOMER_CANCELLED))
-    hub = Hub(Holding(ended), VirtualClock(), NoPeers(), _incarnation, _deliveries())
+    hub = Hub(Holding(ended), VirtualClock(), NoPeers(), _incarnation, hub_metrics())
     phone = Phone(0)
     phone.principal = Principal(ACME, Role.OPERATOR, "op", START_MS * 2)
     hub.attach(phone)
@@ -85,10 +85,6 @@ async def _watching() -> tuple[Hub, Phone, Broadcast, Change]:
 
 async def _incarnation() -> int:
     return 1
-
-
-def _deliveries() -> Counter:
-    return Counter("deliveries", "", ("kind",), registry=CollectorRegistry())
 
 
 def _broadcast(offered: tuple[TransporterId, ...]) -> Broadcast:
@@ -104,6 +100,7 @@ def _broadcast(offered: tuple[TransporterId, ...]) -> Broadcast:
         expires_at_ms=START_MS * 2,
         reminder_at_ms=None,
         next_wave_at_ms=None,
+        notified=len(offered),
         offers={user: Offer(user, 1, VehicleId("v"), "van", 1, START_MS) for user in offered},
     )
 
@@ -128,7 +125,7 @@ async def test_a_refresh_that_fails_leaves_the_subscription_as_it_was() -> None:
 
 async def test_everybody_gets_a_snapshot_though_every_feed_moves_twenty_times_a_second() -> None:
     """A snapshot has to be exact, and reads queue up: a topic must not move while its own read runs, no longer."""
-    hub = Hub(OneReader(), VirtualClock(), NoPeers(), _incarnation, _deliveries())
+    hub = Hub(OneReader(), VirtualClock(), NoPeers(), _incarnation, hub_metrics())
     phones = [Phone(number) for number in range(PHONES)]
     everybody = tuple(TransporterId(phone.principal.user_id) for phone in phones)
     state = _broadcast(everybody)
@@ -142,7 +139,7 @@ async def test_everybody_gets_a_snapshot_though_every_feed_moves_twenty_times_a_
     try:
         for phone in phones:
             hub.attach(phone)
-        await asyncio.gather(*(hub.greet(phone) for phone in phones))
+        await asyncio.gather(*(hub.greet(phone, {}) for phone in phones))
     finally:
         moving.cancel()
         await asyncio.gather(moving, return_exceptions=True)
@@ -190,10 +187,10 @@ async def test_news_that_break_half_way_are_read_again_and_those_behind_them_go_
 
 async def _feeds(count: int) -> tuple[Hub, list[Phone], Broadcast]:
     """So many transporters at their feeds, and a broadcast that all have been offered."""
-    hub = Hub(OneReader(), VirtualClock(), NoPeers(), _incarnation, _deliveries())
+    hub = Hub(OneReader(), VirtualClock(), NoPeers(), _incarnation, hub_metrics())
     phones = [Phone(number) for number in range(count)]
     for phone in phones:
         hub.attach(phone)
-        await hub.greet(phone)
+        await hub.greet(phone, {})
         phone.sent.clear()
     return hub, phones, _broadcast(tuple(TransporterId(phone.principal.user_id) for phone in phones))

@@ -10,17 +10,20 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from haulcast.client.protocol import Delta, Event, Snapshot
+from haulcast.domain import effects as fx
 from haulcast.domain.commands import Accept, Appear, Cancel, Decline, SendWave, UpdateTrip
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TransporterId, TripId, VehicleId
 from haulcast.domain.ranking import Candidate
 from haulcast.domain.states import TripStatus
 from haulcast.errors import RequestError
-from haulcast.ports import Role
-from haulcast.transport import delivery
+from haulcast.ports import Change, Role
+from haulcast.transport import delivery, subscriptions
+from haulcast.transport.auth import Principal
 from haulcast.transport.news import News
+from haulcast.transport.ring import MAX_STEPS
 from haulcast.transport.subscriptions import MAX_TOPICS
-from tests.sim.hubs import ACME, TRUCK, Hubs, Owner, Phone
-from tests.sim.virtual_time import on_virtual_time
+from tests.sim.hubs import ACME, TRUCK, Hubs, Owner, Phone, Socket
+from tests.sim.virtual_time import START_MS, on_virtual_time
 
 TRANSPORTERS = 3
 CUSTOMERS = 2
@@ -71,6 +74,192 @@ async def check(world: Hubs, *phones: Phone) -> None:
         shown = phone.shows()
         for name, view in (await world.views(phone.role, phone.user)).items():
             assert shown[name] == view
+
+
+# --- Coming back -----------------------------------------------------------------------------------------------------
+
+
+def kinds(phone: Phone) -> list[str]:
+    """What a phone was sent, and forgets."""
+    frames, phone.frames = phone.frames, []
+    return [frame.event if isinstance(frame, Event) else type(frame).__name__.lower() for frame in frames]
+
+
+async def test_who_comes_back_soon_gets_what_they_lack_with_its_events_and_nothing_is_read(world: Hubs) -> None:
+    owner, feed = await searching(world), await connected(world, Role.TRANSPORTER, "t0", 0)
+    kinds(feed)
+    feed.disconnect()
+    await owner.do(accept(1))
+    await owner.do(Cancel(CustomerId("c1")))
+    reads = world.journal.reads
+    await feed.connect(0)
+    assert kinds(feed) == ["delta", "delta", "offer_closed"]
+    assert world.journal.reads == reads
+    await feed.connect(0)
+    assert kinds(feed) == []
+    await check(world, feed)
+
+
+async def test_a_customer_goes_on_from_the_version_that_they_hold(world: Hubs) -> None:
+    customer = await connected(world, Role.CUSTOMER, "c1", 0)
+    owner = await searching(world)
+    customer.disconnect()
+    await owner.do(accept(1))
+    kinds(customer)
+    await customer.connect(0)
+    assert kinds(customer) == ["delta", "truck_confirmed"]
+    await owner.do(accept(0))
+    assert kinds(customer) == ["delta", "truck_confirmed"]
+    await check(world, customer)
+
+
+async def test_who_comes_to_another_node_gets_a_snapshot(world: Hubs) -> None:
+    owner, feed = await searching(world), await connected(world, Role.TRANSPORTER, "t0", 0)
+    feed.disconnect()
+    await owner.do(accept(1))
+    kinds(feed)
+    await feed.connect(1)
+    assert kinds(feed) == ["snapshot"]
+    await feed.connect(0)  # where its topic still is, under a lower epoch
+    assert kinds(feed) == ["snapshot"]
+    await check(world, feed)
+
+
+async def test_who_lacks_more_than_is_kept_gets_a_snapshot(world: Hubs) -> None:
+    owner, feed = await searching(world), await connected(world, Role.TRANSPORTER, "t0", 0)
+    assert owner.state is not None
+    step = Change(owner.epoch, owner.state, owner.state, (fx.AmendOffers((TransporterId("t0"),)),))
+    for steps, told in ((MAX_STEPS, ["delta"] * MAX_STEPS), (MAX_STEPS + 1, ["snapshot"])):
+        kinds(feed)
+        feed.disconnect()
+        for _ in range(steps):
+            world.hubs[0].publish(step)
+        await feed.connect(0)
+        assert kinds(feed) == told
+
+
+async def test_a_topic_that_may_lack_something_is_not_gone_on_from(world: Hubs) -> None:
+    """News were lost while nobody was there: what is left of the topic is of no use."""
+    owner, feed = await searching(world), await connected(world, Role.TRANSPORTER, "t0", 1)
+    await world.settle()
+    feed.disconnect()
+    world.links[0].cut = True
+    await owner.do(accept(1))
+    world.links[0].cut = False
+    world.hubs[1].refresh()
+    await world.settle()
+    kinds(feed)
+    await feed.connect(1)
+    assert kinds(feed) == ["snapshot"]
+    await check(world, feed)
+
+
+async def test_a_step_that_does_not_follow_is_none_to_go_on_by(world: Hubs) -> None:
+    owner, customer = await searching(world), await connected(world, Role.CUSTOMER, "c1", 1)
+    customer.disconnect()
+    world.links[0].cut = True
+    await owner.do(accept(1))
+    world.links[0].cut = False
+    await owner.do(accept(0))
+    kinds(customer)
+    await customer.connect(1)
+    assert kinds(customer) == ["snapshot"]
+    await check(world, customer)
+
+
+async def test_of_what_ended_meanwhile_there_is_a_last_snapshot_and_nothing_to_follow(world: Hubs) -> None:
+    owner, customer = await searching(world), await connected(world, Role.CUSTOMER, "c1", 0)
+    customer.disconnect()
+    await owner.do(Cancel(CustomerId("c1")))
+    kinds(customer)
+    await customer.connect(0)
+    assert kinds(customer) == ["snapshot"]
+    assert customer.shows()[f"broadcast:{owner.broadcast_id}"]["status"] == "cancelled"  # type: ignore[index]
+
+
+async def test_a_topic_that_nobody_comes_back_to_is_forgotten(world: Hubs) -> None:
+    feed, hub = await connected(world, Role.TRANSPORTER, "t0", 0), world.hubs[0]
+    feed.disconnect()
+    assert (hub.topic_count, len(hub._subscriptions.topics)) == (0, 1)
+    hub.sweep()
+    await feed.connect(0)
+    hub.sweep()
+    assert hub.topic_count == 1
+    feed.disconnect()
+    hub.sweep()
+    hub.sweep()
+    assert len(hub._subscriptions.topics) == 0
+    kinds(feed)
+    await feed.connect(0)
+    assert kinds(feed) == ["snapshot"]
+    await check(world, feed)
+
+
+async def test_so_many_topics_without_a_subscriber_are_kept_and_no_more(
+    world: Hubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "MAX_LINGERING", 2)
+    phones = [await connected(world, Role.TRANSPORTER, f"t{n}", 0) for n in range(3)]
+    for phone in phones:
+        phone.disconnect()
+        kinds(phone)
+    assert len(world.hubs[0]._subscriptions.topics) == 2
+    for phone in phones:
+        await phone.connect(0)
+    assert [kinds(phone) for phone in phones] == [["snapshot"], [], []]
+
+
+async def test_nobody_goes_on_with_what_is_not_theirs(world: Hubs) -> None:
+    owner, mine = await searching(world), await connected(world, Role.CUSTOMER, "c1", 0)
+    theirs, operator = Phone(world, Role.CUSTOMER, "c2"), Phone(world, Role.OPERATOR, "op")
+    version = (owner.epoch, owner.state.seq if owner.state else 0)
+    for phone in (theirs, operator):
+        socket = phone._socket = Socket(phone, Principal(ACME, phone.role, phone.user, START_MS * 2))
+        world.hubs[0].attach(socket)
+        await world.hubs[0].greet(socket, {f"broadcast:{owner.broadcast_id}": version})
+    await owner.do(accept(1))
+    assert kinds(mine)[-2:] == kinds(operator) == ["delta", "truck_confirmed"]
+    assert kinds(theirs) == []
+
+
+@pytest.mark.parametrize("there_first", [True, False])
+async def test_nobody_goes_on_with_a_broadcast_that_they_guess(world: Hubs, there_first: bool) -> None:
+    """Its customer was shown it as it was created, or did not stay to see."""
+    if there_first:
+        await connected(world, Role.CUSTOMER, "c1", 0)
+    owner = await searching(world)
+    if not there_first:
+        await connected(world, Role.OPERATOR, "op", 0)
+    thief = Phone(world, Role.CUSTOMER, "c2")
+    socket = thief._socket = Socket(thief, Principal(ACME, thief.role, thief.user, START_MS * 2))
+    world.hubs[0].attach(socket)
+    for seq in range(4):
+        assert await world.hubs[0].greet(socket, {f"broadcast:{owner.broadcast_id}": (1, seq)}) == []
+    await owner.do(accept(1))
+    assert kinds(thief) == []
+
+
+async def test_a_topic_that_comes_into_being_again_is_another_one() -> None:
+    """Also on a node that is alone, whose epoch stays the same."""
+    world = Hubs(1, shared=False)
+    await world.add_fleet(TRANSPORTERS)
+    feed, later = Phone(world, Role.TRANSPORTER, "t0"), Phone(world, Role.TRANSPORTER, "t0")
+    await feed.connect(0)
+    feed.disconnect()
+    world.hubs[0].sweep()
+    world.hubs[0].sweep()
+    await searching(world)
+    await later.connect(0)
+    await feed.connect(0)
+    await check(world, feed, later)
+    await world.close()
+
+
+async def test_what_does_not_exist_is_not_kept(world: Hubs) -> None:
+    operator = await connected(world, Role.OPERATOR, "op", 0)
+    with pytest.raises(RequestError):
+        await operator.subscribe("broadcast:none")
+    assert len(world.hubs[0]._subscriptions.topics) == 0
 
 
 # --- News reach every node -------------------------------------------------------------------------------------------
@@ -210,7 +399,9 @@ async def test_broadcasts_are_read_again_first_and_marking_twice_is_marking(worl
         for role, user in ((Role.TRANSPORTER, "t0"), (Role.CUSTOMER, "c1"), (Role.TRANSPORTER, "t1"))
     ]
     world.links[0].cut = True
-    owner = Owner(world, BroadcastId("b1"), 0, 1, (await world.journal.list_broadcasts(ACME, "c1", 1))[0].state)
+    stored = await world.journal.read_broadcast(ACME, BroadcastId("b1"))
+    assert stored is not None
+    owner = Owner(world, BroadcastId("b1"), 0, 1, stored.state)
     await owner.do(accept(0))
     before = len(phones[0].frames)
     order: list[str] = []
@@ -458,6 +649,7 @@ class History:
         self.owners: list[Owner] = []
         self.phones = [Phone(world, Role.TRANSPORTER, f"t{n}") for n in range(TRANSPORTERS)]
         self.phones += [Phone(world, Role.CUSTOMER, f"c{n}") for n in range(CUSTOMERS)]
+        self.phones += [Phone(world, Role.OPERATOR, f"op{n}", "board:acme") for n in range(2)]
         self._connecting: set[asyncio.Task[None]] = set()
 
     async def create(self, x: int, y: int) -> None:
@@ -637,7 +829,8 @@ def play(steps: list[Step], *, calm: bool) -> None:
 
     with capture_logs() as logs:
         on_virtual_time(run)
-    assert {entry["event"] for entry in logs} <= {"late_news", "missed_news", "refresh_delayed"}
+    expected = {"late_news", "missed_news", "refresh_delayed", "reading_delayed", "comparison_delayed"}
+    assert {entry["event"] for entry in logs} <= (expected if calm else {*expected, "drift"})
 
 
 @settings(max_examples=300)

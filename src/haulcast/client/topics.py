@@ -167,10 +167,7 @@ class Topic:
                     del self._told[what, key]
 
     def _trips(self) -> dict[str, JsonObject]:
-        """The trips in the state, by id, in whichever of the two places the topic has them."""
-        if self.kind == "broadcast":
-            requests = self.state.get("requests", {}).values()
-            return {request["trip"]["trip_id"]: request["trip"] for request in requests if request.get("trip")}
+        """The trips in the state, by id."""
         trips: dict[str, JsonObject] = self.state.get("trips", {})
         return trips
 

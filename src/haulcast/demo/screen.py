@@ -107,7 +107,7 @@ def broadcasts_table(rows: list[tuple[Topic, int]], width: int) -> Table:
 
 def _cells(state: Mapping[str, Any], now_ms: int) -> dict[str, Text]:
     status = state["status"]
-    trips = [request["trip"] for request in state["requests"].values() if request["trip"]]
+    trips = state["trips"].values()
     winners = ", ".join(dict.fromkeys(trip["transporter_id"] for trip in trips))
     left_s = max(0, -(-(state["expires_at"] - now_ms) // 1000))
     reason = " (none near)" if state["end_reason"] == "no_vehicles_available" else ""

@@ -104,6 +104,8 @@ class Broadcast:
     end_reason: EndReason | None = None
     ended_at_ms: int | None = None
     seq: int = 1
+    notified: int = 0
+    """How many transporters have been offered it so far: known also where `offers` is left empty."""
     offers: Mapping[TransporterId, Offer] = field(default_factory=dict)
     """The notified set: everybody who was ever shown the broadcast."""
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from . import events as e
-from .broadcast import Broadcast, TruckRequest
+from .broadcast import Broadcast, Offer, TruckRequest
 from .ids import request_id
 from .states import (
     BROADCAST_TRANSITIONS,
@@ -65,12 +65,17 @@ def _wave_sent(state: Broadcast, event: e.WaveSent) -> Changes:
     return {
         "wave": event.wave,
         "next_wave_at_ms": event.next_wave_at_ms,
-        "offers": {**state.offers, **{offer.transporter_id: offer for offer in event.offers}},
+        **_with_offers(state, event.offers),
     }
 
 
 def _offered(state: Broadcast, event: e.Offered) -> Changes:
-    return {"offers": {**state.offers, event.offer.transporter_id: event.offer}}
+    return _with_offers(state, (event.offer,))
+
+
+def _with_offers(state: Broadcast, new: Iterable[Offer]) -> Changes:
+    offers = {**state.offers, **{offer.transporter_id: offer for offer in new}}
+    return {"offers": offers, "notified": len(offers)}
 
 
 def _declined(state: Broadcast, event: e.Declined) -> Changes:

@@ -15,14 +15,7 @@ def broadcast_summary(state: Broadcast) -> dict[str, Json]:
         "broadcast_id": state.broadcast_id,
         "status": state.status,
         "expires_at": state.expires_at_ms,
-        "requests": [
-            {
-                "request_id": request.request_id,
-                "vehicle_type": request.vehicle_type,
-                "status": request.status,
-            }
-            for request in state.requests
-        ],
+        "requests": [_request_view(request) for request in state.requests],
     }
 
 
@@ -40,9 +33,10 @@ def broadcast_view(state: Broadcast) -> dict[str, Json]:
         "expires_at": state.expires_at_ms,
         "ended_at": state.ended_at_ms,
         "wave": state.wave,
-        "notified": len(state.offers),
+        "notified": state.notified,
         "remaining_requests": len(state.open_requests),
         "requests": {request.request_id: _request_view(request) for request in state.requests},
+        "trips": {trip.trip_id: trip_view(trip) for trip in state.trips},
     }
 
 
@@ -140,5 +134,4 @@ def _request_view(request: TruckRequest) -> Mapping[str, Json]:
         "request_id": request.request_id,
         "vehicle_type": request.vehicle_type,
         "status": request.status,
-        "trip": None if request.trip is None else trip_view(request.trip),
     }

@@ -241,7 +241,15 @@ class Journal(Protocol):
         ...
 
     async def list_broadcasts(self, tenant_id: TenantId, customer_id: str | None, limit: int) -> list[Stored]:
-        """The newest `limit` broadcasts of a tenant, or of one of its customers, newest first."""
+        """The newest `limit` broadcasts of a tenant, or of one of its customers, newest first; `offers` of each is
+        left empty."""
+        ...
+
+    async def list_board(
+        self, tenant_id: TenantId, ended_after_ms: int, after: BroadcastId | None, limit: int
+    ) -> list[Stored]:
+        """The broadcasts of a tenant that are live or ended after `ended_after_ms`, in order of their ids, those
+        behind `after` (None: from the first), at most `limit`; `offers` of each is left empty."""
         ...
 
     async def read_offers(

@@ -11,7 +11,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from struct import Struct as Packing
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 import orjson
@@ -128,6 +128,11 @@ def error_body(error: RequestError) -> dict[str, Json]:
 def dumps(value: Json) -> bytes:
     """JSON, as compact as it gets. Any `Mapping` and `Sequence` will do, enums by their value."""
     return orjson.dumps(value, _plain)
+
+
+def encoded(data: bytes) -> Json:
+    """JSON that is encoded already, as a value inside of what `dumps` takes."""
+    return cast(Json, orjson.Fragment(data))
 
 
 def _plain(value: object) -> dict[str, Json] | list[Json]:

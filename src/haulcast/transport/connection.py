@@ -337,8 +337,9 @@ class Connection(asyncio.Protocol):
         try:
             async with asyncio.timeout(self._limits.greeting_within_s):
                 async with self._greetings:
-                    await self._introduce(greet.token)
+                    resumed = await self._introduce(greet.token, greet.resume)
                 topics = await self._services.hub.resume(self, greet.resume)
+            resumed = [name for name in resumed if name in topics]
         except Exception as exception:
             self._leave()
             code = _CLOSES.get(exception.code) if isinstance(exception, RequestError) else None
@@ -356,13 +357,14 @@ class Connection(asyncio.Protocol):
             now = self._clock.monotonic_s()
             token_ends = now + (self.principal.expires_at_ms - self._clock.now_ms()) / 1000
             self._session.greeted(token_ends, now)
-            self._outbox.release(frame(encode_reply(greet.request_id, self._welcome(topics))))
+            self._outbox.release(frame(encode_reply(greet.request_id, self._welcome(topics, resumed))))
             self._heard(now)
             outcome = "ok"
         self._metrics.requests.observe("hello", outcome, self._clock.monotonic_s() - started)
 
-    async def _introduce(self, token: str) -> None:
-        """Find out who is there, attach them, and show them what is their own."""
+    async def _introduce(self, token: str, held: Mapping[str, tuple[int, int]]) -> list[str]:
+        """Find out who is there, attach them, and show them what is their own. The topics that go on from what they
+        hold."""
         principal = self._services.keys.verify(token, self._clock.now_ms())
         if principal.role is not Role.ADMIN:  # an admin belongs to the deployment
             await self._services.tenants.settings_of(principal.tenant_id)
@@ -371,12 +373,13 @@ class Connection(asyncio.Protocol):
         self._services.hub.attach(self)
         self._attached = True
         self._metrics.connections.inc()
-        await self._services.hub.greet(self)
+        resumed = await self._services.hub.greet(self, held)
         surplus = self._services.hub.surplus(self)
         if isinstance(surplus, Connection):
             surplus.replace()
+        return resumed
 
-    def _welcome(self, topics: list[str]) -> dict[str, Json]:
+    def _welcome(self, topics: list[str], resumed: list[str]) -> dict[str, Json]:
         """What the reply to hello says."""
         return {
             "session": token_hex(8),
@@ -386,6 +389,7 @@ class Connection(asyncio.Protocol):
             "server_time": self._clock.now_ms(),
             "heartbeat_s": self._limits.ping_after_s,
             "topics": topics,
+            "resumed": resumed,
         }
 
     def _leave(self) -> None:

@@ -23,9 +23,10 @@ from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.ports import Role
 
 from .news import News, Update
+from .ring import Step
 from .staleness import Staleness, customer_mark
 from .subscriptions import NOT_YET, Connection, Subscriptions
-from .topics import TopicVersion, delta_frame, event_frame, snapshot_frame
+from .topics import TopicVersion, event_frame, snapshot_frame
 
 MAX_REMEMBERED = 20_000
 """Broadcasts whose last version handed out is remembered; one takes about 300 bytes."""
@@ -47,9 +48,10 @@ class Delivery:
         self._last: OrderedDict[tuple[TenantId, BroadcastId], TopicVersion] = OrderedDict()
         self._under_way: deque[tuple[News, Iterator[None]]] = deque()  # the first has been begun
 
-    def deliver(self, news: News) -> None:
-        """Hand out `news`, or have read again what they concern."""
-        steps = self._steps(news)
+    def deliver(self, news: News, *, travelled: bool = False) -> None:
+        """Hand out `news`, or have read again what they concern. Of a new broadcast those that have `travelled` do not
+        show its snapshot: its customer may have seen more of it on the node where they were."""
+        steps = self._steps(news, travelled)
         if self._under_way:
             self._under_way.append((news, steps))
         elif _more(steps):
@@ -69,7 +71,7 @@ class Delivery:
         if self._under_way:
             asyncio.get_running_loop().call_soon(self._go_on)
 
-    def _steps(self, news: News) -> Iterator[None]:
+    def _steps(self, news: News, travelled: bool) -> Iterator[None]:
         """Deliver `news`, with a pause whenever many have been told."""
         key = (news.tenant_id, news.broadcast_id)
         last = self._last.get(key)
@@ -83,7 +85,7 @@ class Delivery:
         self._last.move_to_end(key)
         if len(self._last) > MAX_REMEMBERED:
             self._last.popitem(last=False)
-        if news.snapshot:
+        if news.snapshot and not travelled:
             self._show_to_customer(news)
         else:
             self._look_for_new(news)
@@ -100,6 +102,7 @@ class Delivery:
         for connection in self._subscriptions.of_user(news.tenant_id, Role.CUSTOMER, news.customer_id):
             self._subscriptions.make_room(connection, news.topic)
             topic = self._subscriptions.join(connection, news.topic)
+            topic.lasts, topic.customer_id = True, news.customer_id
             if topic.subscribers[connection] == NOT_YET:
                 frame = frame or snapshot_frame(topic.label, news.version, news.now_ms, news.snapshot)
                 topic.version = max(topic.version, news.version)
@@ -110,7 +113,11 @@ class Delivery:
         if topic is None:
             return
         version, label, now_ms = news.version, topic.label, news.now_ms
-        topic.version = max(topic.version, version)
+        if topic.version < version:
+            if news.delta and topic.version[1] == news.since:
+                topic.ring.add(Step(topic.version, version, now_ms, (news.delta,), news.events))
+            topic.version = version
+        topic.lasts, topic.customer_id = news.may_change, news.customer_id
         frames: dict[TopicVersion, bytes] = {}
         told: list[Connection] = []
         for number, connection in enumerate(list(topic.subscribers), 1):
@@ -124,7 +131,7 @@ class Delivery:
                 continue
             if had < version:
                 if had not in frames:
-                    frames[had] = delta_frame(label, had, version, now_ms, news.delta) + _events(news, label, version)
+                    frames[had] = Step(had, version, now_ms, (news.delta,), news.events).frames(label)
                 topic.subscribers[connection] = version
                 connection.send(frames[had])
             elif had[1] == news.seq and news.events:  # the snapshot was read between the commit and now
@@ -137,6 +144,7 @@ class Delivery:
     def _update_feeds(self, news: News, update: Update, missed: bool) -> Iterator[None]:
         topics, tenant_id, now_ms = self._subscriptions.topics, news.tenant_id, news.now_ms
         delta, tails, event_name, event = update.delta, update.tails, update.event_name, update.event
+        events = ((event_name, event),) if event_name else ()
         reached = 0
         for position, name in enumerate(update.topics):
             if position and not position % RECIPIENTS_PER_TURN:
@@ -144,20 +152,18 @@ class Delivery:
             topic = topics.get((tenant_id, name))
             if topic is None:
                 continue
-            since, label = topic.version, topic.label
+            since = topic.version
             if not tails and (missed or topic.key in self._stale):
                 self._stale.mark([topic.key])  # what this amends may be what it lacks
                 if event_name:
                     topic.owe((event_name, event))
                 continue
             version = topic.version = (since[0], since[1] + 1)
-            frames = delta_frame(label, since, version, now_ms, delta + tails[position] if tails else delta)
-            if event_name:
-                frames += event_frame(label, version, now_ms, event_name, event)
-            for connection, had in topic.subscribers.items():
-                if had < version:
-                    topic.subscribers[connection] = version
-                    connection.send(frames)
+            step = Step(since, version, now_ms, (delta, tails[position]) if tails else (delta,), events)
+            topic.ring.add(step)
+            if not topic.subscribers:
+                continue
+            topic.send(version, step.frames(topic.label))
             reached += 1
         if event_name == b"offer":
             self._deliveries.labels("offer").inc(reached)

@@ -11,9 +11,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import ceil
 
-from aiohttp import hdrs, web
+from aiohttp import ETag, hdrs, web
+from aiohttp.helpers import ETAG_ANY
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from haulcast.domain.ids import TenantId, TransporterId
@@ -50,12 +52,14 @@ MAX_BUCKETS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A REST call. Parameters in `{braces}` of the path fill the fields of `request` that have their name."""
+    """A REST call. Parameters in `{braces}` of the path fill the fields of `request` that have their name. `tagged` is
+    the part of the reply of which the answer's ETag tells whether it has changed."""
 
     method: str
     path: str
     request: type[wire.Request]
     status: Callable[[Mapping[str, Json]], int] = lambda data: 200
+    tagged: str | None = None
 
 
 def _created(data: Mapping[str, Json]) -> int:
@@ -74,6 +78,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/broadcasts/{broadcast_id}/accept", wire.OfferAccept),
     Route("POST", "/v1/broadcasts/{broadcast_id}/decline", wire.OfferDecline),
     Route("GET", "/v1/offers", wire.OfferList),
+    Route("GET", "/v1/topics/{topic}", wire.TopicGet, tagged="data"),
     Route("PUT", "/v1/availability", wire.AvailabilityPut),
     Route("POST", "/v1/location", wire.Location),
     Route("POST", "/v1/trips/{trip_id}/update", wire.TripUpdate),
@@ -177,7 +182,17 @@ class Rest:
             raise error_of(exception, request_type, request_id, who) from None
         if error is not None:
             raise error
-        return web.Response(body=dumps(reply.data), status=route.status(reply.data), content_type=JSON_TYPE)
+        response = web.Response(content_type=JSON_TYPE)
+        if route.tagged is not None:
+            tag = blake2b(dumps(reply.data[route.tagged]), digest_size=12).hexdigest()
+            response.etag = ETag(tag)
+            response.headers[hdrs.CACHE_CONTROL] = "private, no-cache"
+            if any(held.value in (tag, ETAG_ANY) for held in http.if_none_match or ()):
+                response.set_status(304)
+                return response
+        response.set_status(route.status(reply.data))
+        response.body = dumps(reply.data)
+        return response
 
     def _count(self, principal: Principal) -> None:
         """Hold phones to the rate that they have on a WebSocket. Raises `RequestError` RATE_LIMITED. Operators may load

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 IDEMPOTENCY_KEY = "Idempotency-Key"
 JSON_TYPE = "application/json"
 CORS_MAX_AGE_S = 600
+_CORS_HEADERS = ", ".join((hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, IDEMPOTENCY_KEY, hdrs.IF_NONE_MATCH))
 
 
 def error_response(error: RequestError, status: int | None = None) -> web.Response:
@@ -66,7 +67,7 @@ def edge_middleware(services: Services) -> Middleware:
             response: web.StreamResponse = web.Response(status=204)
             if allowed:
                 response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, PUT"
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = f"Authorization, Content-Type, {IDEMPOTENCY_KEY}"
+                response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = _CORS_HEADERS
                 response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(CORS_MAX_AGE_S)
         else:
             response = await _answer(request, handler, services.metrics)
@@ -74,7 +75,7 @@ def edge_middleware(services: Services) -> Middleware:
             response.headers[hdrs.VARY] = hdrs.ORIGIN
             if origin is not None and allowed:
                 response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-                response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = hdrs.RETRY_AFTER
+                response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = f"{hdrs.ETAG}, {hdrs.RETRY_AFTER}"
         return response
 
     return edge

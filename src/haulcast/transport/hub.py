@@ -8,7 +8,9 @@
    itself under an epoch: whoever subscribes draws one, above all that any node was given before, and so above all that
    the client saw elsewhere. If that is above the topic's own, the topic starts anew under it and all its subscribers
    get the snapshot, so that nobody finds a gap.
-4. News can be lost between nodes. Whoever notices calls `refresh`; what a single topic lacks, `delivery` notices.
+4. A topic keeps its last steps, for a minute or two also without a subscriber. Who comes back to the node where they
+   were and lacks only some of these is sent those, with their events, and nothing is read.
+5. News can be lost between nodes. Whoever notices calls `refresh`; what a single topic lacks, `delivery` notices.
 """
 
 import asyncio
@@ -16,20 +18,33 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import msgspec
 import structlog
-from prometheus_client import Counter
 
 from haulcast.domain.ids import TenantId, TransporterId
 from haulcast.domain.replies import Json
 from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Bus, Change, Clock, Journal, Kind, Role
 
+from .auth import Principal
+from .board import Boards
 from .delivery import Delivery
+from .metrics import HubMetrics
 from .news import News, may_change, render
+from .ring import Step
 from .snapshots import Snapshot, Snapshots, may_ask, may_see
 from .staleness import Staleness, customer_mark, marked_customer
 from .subscriptions import MAX_TOPICS, Connection, Subscriptions, Topic
-from .topics import TopicKey, TopicVersion, broadcast_topic, event_frame, snapshot_frame
+from .topics import (
+    TopicKey,
+    TopicVersion,
+    board_topic,
+    broadcast_topic,
+    event_frame,
+    is_board,
+    snapshot_frame,
+)
 
+MAX_STEP_BYTES = 65_536
+"""Of a board. A larger one is not kept for who comes back: a snapshot is of that size as well."""
 RECENT_BROADCASTS = 10
 """How many of a customer's newest broadcasts are looked at when they connect."""
 _SNAPSHOT_TRIES = 20
@@ -46,7 +61,7 @@ class Hub:
         clock: Clock,
         bus: Bus,
         next_epoch: Callable[[], Awaitable[int]],
-        deliveries: Counter,
+        metrics: HubMetrics,
         *,
         shared: bool = False,
     ) -> None:
@@ -56,11 +71,12 @@ class Hub:
         self._clock = clock
         self._bus = bus
         self._next_epoch = next_epoch
-        self._deliveries = deliveries  # label `kind`
+        self._deliveries = metrics.deliveries
         self._snapshots = Snapshots(journal, clock)
         self._subscriptions = Subscriptions()
         self._stale = Staleness(self._read_again)
-        self._delivery = Delivery(self._subscriptions, self._stale, deliveries, shared)
+        self._delivery = Delivery(self._subscriptions, self._stale, metrics.deliveries, shared)
+        self._boards = Boards(journal, clock, self._tell_board, metrics.drift)
         # One snapshot is read at a time: the journal would read them one after the other anyway, and a topic has less
         # time to move on under a read that does not wait for others. Without it, 300 phones that come back together
         # while their feeds move keep each other from ever getting one.
@@ -69,6 +85,7 @@ class Hub:
     async def close(self) -> None:
         """End what the hub does by itself."""
         await self._stale.close()
+        await self._boards.close()
 
     # --- connections ---
 
@@ -97,7 +114,12 @@ class Hub:
     @property
     def topic_count(self) -> int:
         """How many topics have a subscriber."""
-        return len(self._subscriptions.topics)
+        return self._subscriptions.topic_count
+
+    @property
+    def board_size(self) -> int:
+        """How many broadcasts boards show."""
+        return self._boards.size
 
     @property
     def stale_count(self) -> int:
@@ -106,22 +128,30 @@ class Hub:
 
     # --- subscriptions ---
 
-    async def greet(self, connection: Connection) -> None:
-        """Subscribe a new connection to what is its own."""
+    async def greet(self, connection: Connection, held: Mapping[str, TopicVersion]) -> list[str]:
+        """Subscribe a new connection to what can go on from the version that it holds, and to what is its own. Returns
+        the former."""
         principal = connection.principal
+        resumed = [name for name in held if self._go_on(connection, name, held[name])]
         if principal.role is Role.TRANSPORTER:
-            await self.subscribe(connection, f"feed:{principal.user_id}")
+            await self._follow(connection, f"feed:{principal.user_id}")
         elif principal.role is Role.DRIVER:
-            await self.subscribe(connection, f"driver:{principal.user_id}")
+            await self._follow(connection, f"driver:{principal.user_id}")
         elif principal.role is Role.CUSTOMER:
             await self._follow_newest(principal.tenant_id, principal.user_id, [connection])
+        return resumed
 
-    async def resume(self, connection: Connection, held: Mapping[str, TopicVersion]) -> list[str]:
+    async def resume(self, connection: Connection, held: Iterable[str]) -> list[str]:
         """Subscribe a connection to what it had before. What it may not have (any more) is passed over. Returns the
         topics that it has now."""
         for name in held:
             await self._follow(connection, name)
         return list(self._subscriptions.names(connection))
+
+    def sweep(self) -> None:
+        """Forget topics that nobody has come back to. To be called about once a minute."""
+        self._subscriptions.sweep()
+        self._boards.sweep([tenant_id for tenant_id, name in self._subscriptions.topics if is_board(name)])
 
     async def subscribe(self, connection: Connection, name: str) -> TopicVersion:
         """Send the topic's snapshot, and from then on its deltas. Raises `RequestError`: TOPIC_NOT_FOUND for what
@@ -134,13 +164,25 @@ class Hub:
         with self._subscriptions.joining(connection, name) as topic:
             epoch = await self._next_epoch() if topic.counted else 0
             snapshot = await self._read(topic)
-            if snapshot is None or not may_see(connection.principal, snapshot):
+            if snapshot is None or not may_see(connection.principal, snapshot.customer_id):
                 raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
             to = [connection]
             if epoch > topic.version[0]:
                 topic.version = (epoch, 0)
                 to += [other for other in topic.shown if other is not connection]
             return self._send(topic, snapshot, to)
+
+    async def read(self, principal: Principal, name: str) -> bytes:
+        """What a topic shows now, for who only looks: the data of its snapshot. Raises `RequestError` TOPIC_NOT_FOUND
+        for what does not exist or is not the principal's to see."""
+        if is_board(name) and may_ask(principal, name):
+            self._subscriptions.visit((principal.tenant_id, name))
+            return (await self._boards.open(principal.tenant_id)).snapshot()
+        if may_ask(principal, name):
+            snapshot = await self._snapshots.read((principal.tenant_id, name))
+            if snapshot is not None and may_see(principal, snapshot.customer_id):
+                return snapshot.data
+        raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
 
     def unsubscribe(self, connection: Connection, name: str) -> None:
         """Send nothing more of the topic. Unsubscribing twice is unsubscribing."""
@@ -173,11 +215,14 @@ class Hub:
     def deliver(self, news: News) -> None:
         """Hand news to whoever is connected here and concerned."""
         self._delivery.deliver(news)
+        self._boards.take(news)
 
     def receive(self, sender: int, payload: bytes) -> None:
         """Deliver the news of another node. Never raises: what cannot be read or delivered has been missed."""
         try:
-            self.deliver(News.from_bytes(payload))
+            news = News.from_bytes(payload)
+            self._delivery.deliver(news, travelled=True)
+            self._boards.take(news)
         except Exception as error:
             expected = isinstance(error, msgspec.MsgspecError)
             log.warning("bad_news", sender=sender, reason=str(error), exc_info=None if expected else error)
@@ -198,6 +243,8 @@ class Hub:
 
     async def _read(self, topic: Topic) -> Snapshot | None:
         """The topic as it is when this returns; None if it does not exist. Raises `RequestError` BUSY."""
+        if is_board(topic.name):
+            return Snapshot((await self._boards.open(topic.key[0])).snapshot())
         for _ in range(_SNAPSHOT_TRIES):
             async with self._reading:
                 before = topic.version
@@ -207,8 +254,21 @@ class Hub:
                 return snapshot
         raise RequestError(ErrorCode.BUSY)
 
+    def _tell_board(self, tenant_id: TenantId, data: bytes) -> None:
+        topic = self._subscriptions.topics.get((tenant_id, board_topic(tenant_id)))
+        if topic is not None:
+            since, version = topic.version, (topic.version[0], topic.version[1] + 1)
+            topic.version = version
+            step = Step(since, version, self._clock.now_ms(), (data,))
+            large = len(data) > MAX_STEP_BYTES
+            if not large:
+                topic.ring.add(step)
+            topic.send(version, step.frames(topic.label), large=large)
+
     def _send(self, topic: Topic, snapshot: Snapshot, to: Iterable[Connection]) -> TopicVersion:
         version = snapshot.version or topic.version
+        topic.version = max(topic.version, version)
+        topic.lasts, topic.customer_id = snapshot.may_change, snapshot.customer_id
         topic.send_snapshot(to, version, snapshot_frame(topic.label, version, self._clock.now_ms(), snapshot.data))
         return version
 
@@ -220,7 +280,11 @@ class Hub:
             await self._follow_newest(tenant_id, customer_id, connections)
             return
         topic = self._subscriptions.topics.get(key)
+        if topic is not None and is_board(name):
+            self._boards.suspect(tenant_id)
+            return
         if topic is None or not topic.shown:
+            self._subscriptions.forget(key)
             return
         snapshot = await self._read(topic)
         behind = topic.shown
@@ -250,6 +314,25 @@ class Hub:
                     if connection in self._subscriptions.by_connection:
                         self._subscriptions.make_room(connection, name)
                         await self._follow(connection, name)
+
+    def _go_on(self, connection: Connection, name: str, held: TopicVersion) -> bool:
+        """Subscribe a connection to a topic from the version that it holds, if all that followed is still here."""
+        principal = connection.principal
+        topic = self._subscriptions.topics.get((principal.tenant_id, name))
+        if (
+            topic is None
+            or not topic.lasts
+            or not (topic.counted or topic.customer_id)
+            or not (may_ask(principal, name) and may_see(principal, topic.customer_id))
+            or (steps := topic.ring.between(held, topic.version)) is None
+            or len(self._subscriptions.names(connection)) >= MAX_TOPICS
+        ):
+            return False
+        self._subscriptions.join(connection, name)
+        topic.subscribers[connection] = topic.version
+        if steps:
+            connection.send(b"".join(step.frames(topic.label) for step in steps), snapshot=True)
+        return True
 
     async def _follow(self, connection: Connection, name: str) -> None:
         """Subscribe a connection to what it has not subscribed to, if it may be."""

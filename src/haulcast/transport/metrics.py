@@ -22,3 +22,13 @@ class TransportMetrics:
     """WebSocket connections that this side closed. Label `code`."""
     slow_consumers: Counter
     """Connections closed because their client did not keep up."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubMetrics:
+    """Metrics of the hub, made by `haulcast.metrics`."""
+
+    deliveries: Counter
+    """Frames handed to connected recipients. Label `kind`."""
+    drift: Counter
+    """What boards had to have put right, as news of it had been lost. Label `field`."""

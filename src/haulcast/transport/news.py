@@ -13,13 +13,14 @@ import msgspec
 
 from haulcast.domain import effects as fx
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
+from haulcast.domain.delta import Delta, difference, pointer
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
 from haulcast.domain.replies import Json
 from haulcast.domain.views import broadcast_view, haul_view, offer_body, offer_closing, offer_fill, offer_tail
 from haulcast.ports import Change
 
 from .codec import dumps
-from .topics import TopicVersion, broadcast_topic, difference, driver_topic, encode_delta, feed_topic, pointer
+from .topics import TopicVersion, broadcast_topic, driver_topic, encode_delta, feed_topic
 
 
 class Update(msgspec.Struct, frozen=True, array_like=True):
@@ -36,8 +37,7 @@ class Update(msgspec.Struct, frozen=True, array_like=True):
 class News(msgspec.Struct, frozen=True, array_like=True):
     """One change of a broadcast. To its watchers `delta` leads from `since` to `seq`, and `events` are told after it.
 
-    A new broadcast (`since` is 0) has the `snapshot` for what its customer has open instead. It does not travel: who
-    has come to another node may have seen more of the broadcast where they were.
+    A new broadcast (`since` is 0) has its `snapshot` instead.
     """
 
     tenant_id: TenantId
@@ -54,6 +54,7 @@ class News(msgspec.Struct, frozen=True, array_like=True):
     events: list[tuple[bytes, bytes]]
     """Names and data."""
     updates: list[Update]
+    ended_at_ms: int | None = None
 
     @property
     def version(self) -> TopicVersion:
@@ -73,7 +74,7 @@ class News(msgspec.Struct, frozen=True, array_like=True):
 
     def to_bytes(self) -> bytes:
         """The news as they travel."""
-        return _encode(msgspec.structs.replace(self, snapshot=b""))
+        return _encode(self)
 
     @staticmethod
     def from_bytes(payload: bytes) -> "News":
@@ -99,13 +100,14 @@ def render(change: Change, now_ms: int) -> News:
         now_ms=now_ms,
         may_change=may_change(after),
         snapshot=dumps(view) if before is None else b"",
-        delta=b"" if before is None else encode_delta(*difference(broadcast_view(before), view)),
+        delta=b"" if before is None else encode_delta(difference(broadcast_view(before), view)),
         events=[
             (effect.news.encode(), dumps(effect.data))
             for effect in change.effects
             if isinstance(effect, fx.TellWatchers)
         ],
         updates=[update for effect in change.effects if (update := _update(after, effect)) is not None],
+        ended_at_ms=after.ended_at_ms,
     )
 
 
@@ -119,11 +121,11 @@ def _update(state: Broadcast, effect: fx.Effect) -> Update | None:
         case fx.OpenOffers(offers):
             return _opening(state, offers)
         case fx.AmendOffers(to):
-            return Update(_feeds(to), encode_delta(_at_offer(state, offer_fill(state))))
+            return Update(_feeds(to), encode_delta(Delta(_at_offer(state, offer_fill(state)))))
         case fx.CloseOffers(to):
             return _closing(state, to)
         case fx.DropOffers(to):
-            return Update(_feeds(to), encode_delta({}, (pointer("offers", state.broadcast_id),)))
+            return Update(_feeds(to), encode_delta(Delta({}, (pointer("offers", state.broadcast_id),))))
         case fx.ShowTrip(trip, news):
             return _trip(state, trip, news)
         case fx.TellWatchers() | fx.SeekCandidates():
@@ -144,12 +146,12 @@ def _opening(state: Broadcast, offers: Iterable[Offer]) -> Update:
 def _closing(state: Broadcast, to: Iterable[TransporterId]) -> Update:
     closing = offer_closing(state)
     event = dumps({"broadcast_id": state.broadcast_id, "reason": closing["reason"]})
-    return Update(_feeds(to), encode_delta(_at_offer(state, closing)), event_name=b"offer_closed", event=event)
+    return Update(_feeds(to), encode_delta(Delta(_at_offer(state, closing))), event_name=b"offer_closed", event=event)
 
 
 def _trip(state: Broadcast, trip: Trip, news: fx.TripNews) -> Update:
     at, view = pointer("trips", trip.trip_id), haul_view(state, trip)
-    delta = encode_delta({at: view}) if trip.active else encode_delta({}, (at,))
+    delta = encode_delta(Delta({at: view}) if trip.active else Delta({}, (at,)))
     topics = [feed_topic(trip.transporter_id), driver_topic(trip.driver_id)]
     return Update(topics, delta, event_name=news.encode(), event=dumps(view))
 

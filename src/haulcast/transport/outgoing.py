@@ -63,18 +63,12 @@ class HaulView(TripView):
     note: str
 
 
-class RequestSummary(Struct):
+class RequestView(Struct):
     """One truck asked for."""
 
     request_id: str
     vehicle_type: str
     status: RequestStatus
-
-
-class RequestView(RequestSummary):
-    """One truck asked for, with its trip once somebody has won it."""
-
-    trip: TripView | None
 
 
 class BroadcastView(Struct):
@@ -94,6 +88,7 @@ class BroadcastView(Struct):
     notified: Annotated[int, Meta(ge=0, description="transporters who were offered it so far")]
     remaining_requests: Count
     requests: Annotated[dict[str, RequestView], Meta(description="by request_id")]
+    trips: Annotated[dict[str, TripView], Meta(description="of the trucks that were won, by trip_id; ended ones too")]
 
 
 class OfferStatus(StrEnum):
@@ -135,7 +130,20 @@ class DriverView(Struct):
     trips: Annotated[dict[str, HaulView], Meta(description="the active ones, by trip_id")]
 
 
-SNAPSHOTS: Mapping[str, type[Struct]] = {"broadcast": BroadcastView, "feed": FeedView, "driver": DriverView}
+class BoardView(Struct):
+    """What operators watch."""
+
+    broadcasts: Annotated[
+        dict[str, BroadcastView], Meta(description="live, or ended in the last ten minutes, by broadcast_id")
+    ]
+
+
+SNAPSHOTS: Mapping[str, type[Struct]] = {
+    "broadcast": BroadcastView,
+    "feed": FeedView,
+    "driver": DriverView,
+    "board": BoardView,
+}
 """The content of a topic, by what its name begins with."""
 
 
@@ -207,6 +215,7 @@ class Greeting(Struct):
     server_time: Time
     heartbeat_s: float
     topics: list[str]
+    resumed: Annotated[list[str], Meta(description="those that go on from the version held, without a snapshot")]
 
 
 class Pong(Struct):
@@ -234,7 +243,7 @@ class Created(Struct):
     broadcast_id: str
     status: BroadcastStatus
     expires_at: Time
-    requests: list[RequestSummary]
+    requests: list[RequestView]
 
 
 class Cancelled(Struct):
@@ -355,6 +364,14 @@ class TenantShown(Struct):
     settings: SettingsShown
 
 
+class TopicShown(Struct):
+    """What a topic shows now: `data` is that of its snapshot."""
+
+    topic: str
+    server_time: Time
+    data: dict[str, Any]
+
+
 REPLIES: Mapping[type[wire.Request], type[Struct]] = {
     wire.Hello: Greeting,
     wire.Ping: Pong,
@@ -372,6 +389,7 @@ REPLIES: Mapping[type[wire.Request], type[Struct]] = {
     wire.BroadcastList: Broadcasts,
     wire.BroadcastGet: BroadcastDetail,
     wire.OfferList: FeedView,
+    wire.TopicGet: TopicShown,
     wire.TransporterPut: TransporterShown,
     wire.VehiclePut: VehicleShown,
     wire.DriverPut: DriverShown,

@@ -15,6 +15,7 @@ from haulcast.ports import FleetConflict, Kind, Role
 
 from . import wire
 from .auth import Principal
+from .codec import encoded
 from .fleet_cache import Changed, FleetCache
 from .services import Services
 
@@ -48,6 +49,11 @@ class Queries:
     async def list_offers(self, principal: Principal, request: wire.OfferList) -> Reply:
         """What the transporter's feed shows."""
         return Done(await self._services.hub.feed_view(principal.tenant_id, TransporterId(principal.user_id)))
+
+    async def get_topic(self, principal: Principal, request: wire.TopicGet) -> Reply:
+        """What a topic shows now."""
+        data = await self._services.hub.read(principal, request.topic)
+        return Done({"topic": request.topic, "server_time": self._services.clock.now_ms(), "data": encoded(data)})
 
     async def put_transporter(self, principal: Principal, request: wire.TransporterPut) -> Reply:
         """Create or replace a transporter."""

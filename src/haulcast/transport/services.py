@@ -1,6 +1,6 @@
 """What transport needs of the rest, in one place: `app` builds a `Services` and hands it to `http.Edge`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,12 +47,17 @@ class Hub(Protocol):
         """Forget the connection and all its subscriptions. Does nothing for one that is not attached."""
         ...
 
-    async def greet(self, connection: Subscriber) -> None:
-        """Subscribe the connection to its user's own topics."""
+    async def greet(self, connection: Subscriber, held: Mapping[str, tuple[int, int]]) -> list[str]:
+        """Subscribe the connection to its user's own topics, and to those that can go on from the versions it holds:
+        these are told."""
         ...
 
-    async def resume(self, connection: Subscriber, held: Mapping[str, tuple[int, int]]) -> list[str]:
+    async def resume(self, connection: Subscriber, held: Iterable[str]) -> list[str]:
         """Subscribe the connection to what it had before, as far as it may; the names of all that it has now."""
+        ...
+
+    async def read(self, principal: Principal, topic: str) -> bytes:
+        """What a topic shows now, encoded. Raises `RequestError` TOPIC_NOT_FOUND."""
         ...
 
     async def subscribe(self, connection: Subscriber, topic: str) -> tuple[int, int]:

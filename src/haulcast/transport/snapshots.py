@@ -14,7 +14,7 @@ from haulcast.ports import Clock, Journal, Role
 from .auth import Principal
 from .codec import dumps
 from .news import may_change
-from .topics import TopicKey, TopicVersion
+from .topics import TopicKey, TopicVersion, board_topic, is_board
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ _OWNERS: Mapping[str, Role] = {"broadcast": Role.CUSTOMER, "feed": Role.TRANSPOR
 
 def may_ask(principal: Principal, name: str) -> bool:
     """Whether there can be a topic of that name that the principal may see."""
+    if is_board(name):
+        return principal.role is Role.OPERATOR and name == board_topic(principal.tenant_id)
     kind, _, subject = name.partition(":")
     if kind not in _READERS or not is_id(subject):
         return False
@@ -87,6 +89,6 @@ def may_ask(principal: Principal, name: str) -> bool:
     return principal.role is _OWNERS[kind] and (kind == "broadcast" or principal.user_id == subject)
 
 
-def may_see(principal: Principal, snapshot: Snapshot) -> bool:
-    """Whether the principal, who may ask for it, may see it."""
-    return principal.role is Role.OPERATOR or snapshot.customer_id in (None, principal.user_id)
+def may_see(principal: Principal, customer_id: str | None) -> bool:
+    """Whether the principal, who may ask for a topic, may see it. `customer_id`: whose broadcast it is, if it is."""
+    return principal.role is Role.OPERATOR or customer_id in (None, principal.user_id)

@@ -245,6 +245,8 @@ def _rest_operation(route: Route, components: Mapping[str, Schema]) -> Schema:
     request = components[route.request.__name__]
     properties: Schema = request["properties"]
     parameters = [{"name": name, "in": "path", "required": True, "schema": properties[name]} for name in in_path]
+    if route.tagged:
+        parameters.append({"name": "If-None-Match", "in": "header", "schema": {"type": "string"}})
     if route.method != "GET":
         parameters.append(_idempotency_key(required=route.request in LOGGED))
     operation: Schema = {
@@ -264,6 +266,7 @@ def _rest_operation(route: Route, components: Mapping[str, Schema]) -> Schema:
             str(status): {"description": _summary(reply), "content": {"application/json": {"schema": _ref(reply)}}}
             for status in sorted({route.status({"created": created}) for created in (False, True)})
         },
+        **({"304": {"description": "As it was when the ETag was given."}} if route.tagged else {}),
         "default": {
             "description": "An error; `code` says which.",
             "content": {"application/json": {"schema": _ref(outgoing.ErrorBody)}},

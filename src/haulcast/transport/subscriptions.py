@@ -1,13 +1,15 @@
 """Who is connected to this node, and who of them has subscribed to what.
 
-1. A topic exists here only while somebody has subscribed to it. Each subscriber has the version that it was sent last,
-   or `NOT_YET` while its first snapshot is being read: no delta comes after that one.
+1. A topic exists here while somebody has subscribed to it, and a while longer: who comes back soon is sent the steps
+   that they lack. Each subscriber has the version that it was sent last, or `NOT_YET` while its first snapshot is being
+   read: no delta comes after that one.
 2. A subscription that is asked for several times at once lasts if one of them succeeds.
 3. `broadcast:{id}` carries the broadcast's own version. A feed gathers many broadcasts and counts by itself; it starts
    at the highest version that any feed had which is no longer here.
 4. A user may have `MAX_CONNECTIONS` connections; the oldest goes when one more has been greeted.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -16,11 +18,14 @@ from haulcast.domain.ids import TenantId
 from haulcast.ports import Role
 
 from .auth import Principal
+from .ring import Ring
 from .topics import TopicKey, TopicVersion
 
 MAX_CONNECTIONS = 5
 MAX_TOPICS = 32
 """Of one connection."""
+MAX_LINGERING = 10_000
+"""Topics without a subscriber. One takes about 1 kB, and 10 kB when much has happened in it."""
 NOT_YET: TopicVersion = (2**63, 0)
 
 
@@ -41,10 +46,9 @@ MAX_OWED = 100
 
 
 class Topic:
-    """A topic that somebody has subscribed to. Nothing that its subscribers were sent is newer than `version`, but for
-    snapshots of a broadcast."""
+    """A topic that somebody has subscribed to, or had just now. Nothing that was sent of it is newer than `version`."""
 
-    __slots__ = ("counted", "key", "label", "owed", "reading", "subscribers", "version")
+    __slots__ = ("counted", "customer_id", "key", "label", "lasts", "owed", "reading", "ring", "subscribers", "version")
 
     def __init__(self, key: TopicKey, retired: TopicVersion) -> None:
         name = key[1]
@@ -56,6 +60,9 @@ class Topic:
         self.owed: list[tuple[bytes, bytes]] = []
         """Events, by name and data, that are to be told after the snapshot that is being read; `owe` bounds them."""
         self.reading: dict[Connection, int] = {}  # how many of its subscribes are under way
+        self.ring = Ring()  # the steps that led to `version`
+        self.lasts = False  # whether a snapshot of it has been sent, and something may follow
+        self.customer_id: str | None = None  # whose broadcast it is, once a snapshot has been sent
 
     @property
     def name(self) -> str:
@@ -70,6 +77,13 @@ class Topic:
     def owe(self, event: tuple[bytes, bytes]) -> None:
         """Tell an event after the snapshot that is being read; of more than `MAX_OWED` the last."""
         self.owed = [*self.owed, event][-MAX_OWED:]
+
+    def send(self, version: TopicVersion, frames: bytes, *, large: bool = False) -> None:
+        """Send the frames that lead to `version` to all who are not there yet. `large`: they may be of any size."""
+        for connection, had in self.subscribers.items():
+            if had < version:
+                self.subscribers[connection] = version
+                connection.send(frames, snapshot=large)
 
     def send_snapshot(self, to: Iterable[Connection], version: TopicVersion, frame: bytes) -> None:
         """Send a snapshot to those of `to` who are still subscribed."""
@@ -87,6 +101,13 @@ class Subscriptions:
         self.by_connection: dict[Connection, dict[str, None]] = {}  # topics in the order in which they were joined
         self._by_user: dict[tuple[TenantId, Role, str], list[Connection]] = {}  # the oldest first
         self._retired: TopicVersion = (0, 0)
+        # Topics without a subscriber, since when: whether they had none at the last sweep. The latest is last.
+        self._lingering: OrderedDict[TopicKey, bool] = OrderedDict()
+
+    @property
+    def topic_count(self) -> int:
+        """How many topics have a subscriber."""
+        return len(self.topics) - len(self._lingering)
 
     def attach(self, connection: Connection) -> None:
         """Count a connection in."""
@@ -134,6 +155,7 @@ class Subscriptions:
         topic = self.topics.get(key)
         if topic is None:
             topic = self.topics[key] = Topic(key, self._retired)
+        self._lingering.pop(key, None)
         topic.subscribers.setdefault(connection, NOT_YET)
         self.by_connection[connection][name] = None
         return topic
@@ -161,10 +183,37 @@ class Subscriptions:
         if topic is None:
             return
         topic.subscribers.pop(connection, None)
+        if topic.subscribers or key in self._lingering:
+            return
+        self._lingering[key] = False
+        if not topic.lasts:
+            self.forget(key)
+        elif len(self._lingering) > MAX_LINGERING:
+            self.forget(next(iter(self._lingering)))
+
+    def visit(self, key: TopicKey) -> None:
+        """Keep a topic for a while, though nobody subscribes to it."""
+        topic = self.topics.get(key)
+        if topic is None:
+            topic = self.topics[key] = Topic(key, self._retired)
         if not topic.subscribers:
-            del self.topics[key]
-            if topic.counted:
-                self._retired = max(self._retired, topic.version)
+            self._lingering[key] = False
+            self._lingering.move_to_end(key)
+
+    def forget(self, key: TopicKey) -> None:
+        """A topic is gone, unless it has a subscriber."""
+        if self._lingering.pop(key, None) is not None:
+            topic = self.topics.pop(key)
+            if topic.counted:  # a later life of it begins above all that was shown of this one
+                self._retired = max(self._retired, (topic.version[0], topic.version[1] + 1))
+
+    def sweep(self) -> None:
+        """Forget the topics that had no subscriber at the last sweep either."""
+        for key, before in [*self._lingering.items()]:
+            if before:
+                self.forget(key)
+            else:
+                self._lingering[key] = True
 
 
 def _user(principal: Principal) -> tuple[TenantId, Role, str]:

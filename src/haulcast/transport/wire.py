@@ -192,6 +192,12 @@ class OfferList(Request, frozen=True):
     """What the transporter's feed shows."""
 
 
+class TopicGet(Request, frozen=True):
+    """What a topic shows now, for who polls."""
+
+    topic: Topic
+
+
 class TransporterPut(Request, frozen=True):
     """Create or replace a transporter."""
 
@@ -241,6 +247,7 @@ REST_REQUESTS: Mapping[str, type[Request]] = {
     "broadcast.list": BroadcastList,
     "broadcast.get": BroadcastGet,
     "offer.list": OfferList,
+    "topic.get": TopicGet,
     "transporter.put": TransporterPut,
     "vehicle.put": VehiclePut,
     "driver.put": DriverPut,

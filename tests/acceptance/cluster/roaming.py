@@ -10,7 +10,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
 from time import monotonic
@@ -21,10 +21,12 @@ import aiohttp
 from haulcast.demo.record import Asked, Outcome, Recorder
 from tests.acceptance.cluster.nodes import ClusterNode
 from tests.acceptance.network import sign
-from tests.acceptance.phone import Gone, Json, Phone, Version
+from tests.acceptance.phone import Gone, Json, Phone, View
 
 DIAL_S = 4.0
 TRY_S = 3.0
+MAX_RESUMED = 32
+"""Topics that a hello may name."""
 ANSWERED_WITHIN_S = 45.0
 TWICE_AT_ONCE = 0.15
 TWICE_LATER = 0.15
@@ -39,17 +41,18 @@ class HelloRefused(Exception):
 
 @dataclass(eq=False)
 class RoamingPhone(Phone):
-    """One connection of a user who has had others before. `shown` is what all of them were shown."""
+    """One connection of a user who has had others before. `shown` is what all of them were shown, what moved last at
+    the end."""
 
-    shown: dict[str, Version] = field(default_factory=dict)
+    shown: dict[str, View] = field(default_factory=dict)
     retired: bool = False
     """The user has gone elsewhere; what still comes is not looked at."""
 
     @classmethod
     async def dial(
-        cls, session: aiohttp.ClientSession, url: str, role: str, user: str, token: str, shown: dict[str, Version]
+        cls, session: aiohttp.ClientSession, url: str, role: str, user: str, token: str, shown: dict[str, View]
     ) -> Self:
-        """Connect, and say hello with the versions held."""
+        """Connect, and say hello with what is held."""
         ws = await session.ws_connect(
             f"{url}/v1/ws",
             protocols=("haulcast.v1.json",),
@@ -57,9 +60,11 @@ class RoamingPhone(Phone):
             timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
         )
         phone = cls(role, user, ws, shown=shown)
+        phone.hold(dict([*shown.items()][-MAX_RESUMED:]))
         phone._reader = asyncio.create_task(phone._read())
+        resume = {topic: view.version for topic, view in phone.views.items()}
         try:
-            reply = await phone.ask("hello", {"token": token, "resume": dict([*shown.items()][-32:])})
+            reply = await phone.ask("hello", {"token": token, "resume": resume})
             if not reply["ok"]:
                 assert reply["error"]["retry"], f"hello of {user}: {reply['error']}"
                 raise HelloRefused(reply["error"]["code"])
@@ -74,11 +79,12 @@ class RoamingPhone(Phone):
         if self.retired:
             return
         topic, version = frame["topic"], (frame["version"][0], frame["version"][1])
-        if version < self.shown.get(topic, version):
-            self.faults.append(f"{topic} went back from {self.shown[topic]} to {version} on another connection")
-        self.shown.pop(topic, None)  # what moved last is last
-        self.shown[topic] = version
+        before = self.shown.pop(topic, None)
+        if before is not None and version < before.version:
+            self.faults.append(f"{topic} went back from {before.version} to {version} on another connection")
         super()._take_topic(frame)
+        if topic in self.views:
+            self.shown[topic] = replace(self.views[topic])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,7 @@ class User:
         self._recorder = recorder
         self._prefix = f"{name}-{next(_phones)}"  # a user may have several phones
         self._numbers = count(1)
-        self._shown: dict[str, Version] = {}
+        self._shown: dict[str, View] = {}
         self._dialing = asyncio.Lock()
         self._hanging_up: set[asyncio.Task[None]] = set()
 

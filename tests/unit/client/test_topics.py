@@ -253,8 +253,8 @@ def test_what_a_snapshot_of_a_broadcast_told_is_not_told_again_by_its_event() ->
 
 
 def broadcast(status: str, trip_status: str | None, **more: Any) -> JsonObject:
-    request = {"trip": None if trip_status is None else {"trip_id": "b1-1-t", "status": trip_status}}
-    return {"status": status, "requests": {"b1-1": request}, "remaining_requests": 1, "ended_at": None, **more}
+    trips = {} if trip_status is None else {"b1-1-t": {"trip_id": "b1-1-t", "status": trip_status}}
+    return {"status": status, "trips": trips, "remaining_requests": 1, "ended_at": None, **more}
 
 
 def test_a_customer_is_told_what_a_broadcast_came_to() -> None:

@@ -26,14 +26,12 @@ def broadcast(status: str, *winners: str | None, **more: Any) -> Topic:
         "expires_at": NOW_MS + 11_500,
         "wave": 2,
         "notified": 17,
-        "requests": {
-            str(number): {"trip": None if winner is None else {"transporter_id": winner}}
-            for number, winner in enumerate(winners)
-        },
+        "requests": {str(number): {} for number in range(len(winners))},
+        "trips": {str(number): {"transporter_id": winner} for number, winner in enumerate(winners) if winner},
         **more,
     }
     topic = Topic("broadcast:b1")
-    topic.take_snapshot(Snapshot("broadcast:b1", Version(1, 1), NOW_MS, {**state, "requests": {}}))
+    topic.take_snapshot(Snapshot("broadcast:b1", Version(1, 1), NOW_MS, {**state, "trips": {}}))
     topic.state = state
     return topic
 

@@ -9,9 +9,10 @@ from typing import Any, get_args
 import pytest
 
 from haulcast.domain import events as e
-from haulcast.domain.broadcast import Broadcast
+from haulcast.domain.broadcast import Broadcast, Offer
 from haulcast.domain.commands import Cancel, Tick
 from haulcast.domain.evolve import evolve, replay
+from haulcast.domain.ids import TransporterId
 from haulcast.domain.states import (
     ACTIVE_TRIP,
     BROADCAST_TRANSITIONS,
@@ -26,7 +27,7 @@ from haulcast.domain.states import (
     advance,
 )
 
-from .strategies import CUSTOMER, NOW_MS, T1, T2, Run, accept, begun
+from .strategies import CUSTOMER, NOW_MS, T1, T2, T3, T4, Run, accept, begun, vehicle_of
 
 # Written out once more, from the words of the design and not from the code.
 ALLOWED: dict[type[StrEnum], set[tuple[str, str]]] = {
@@ -201,6 +202,31 @@ def test_a_live_broadcast_has_no_end() -> None:
     state = partially_filled().state
     assert (state.status, state.end_reason, state.ended_at_ms) == (BroadcastStatus.PARTIALLY_FILLED, None, None)
     assert {*state.deadlines()} == {state.expires_at_ms, state.reminder_at_ms, state.next_wave_at_ms}
+
+
+def test_it_counts_each_transporter_that_was_offered_it_once() -> None:
+    """Over the waves and the latecomers; neither a second offer nor a decline nor the end changes the count."""
+
+    def offer(transporter: TransporterId) -> Offer:
+        return Offer(transporter, 1, vehicle_of(transporter), "van", 1_000, NOW_MS)
+
+    def wave(number: int, *transporters: TransporterId) -> e.Event:
+        return e.WaveSent(NOW_MS, number, tuple(map(offer, transporters)), None)
+
+    state = begun("van", "truck").state
+    counts = [state.notified]
+    for event in (
+        wave(1, T1, T2),
+        wave(2, T2, T3),
+        wave(3),
+        e.Offered(NOW_MS, offer(T4)),
+        e.Offered(NOW_MS, offer(T4)),
+        e.Declined(NOW_MS, T1),
+        ENDINGS[0],
+    ):
+        state = evolve(state, event)
+        counts.append(state.notified)
+    assert counts == [0, 2, 3, 3, 4, 4, 4, 4]
 
 
 def test_a_broadcast_begins_with_created_and_has_it_once() -> None:

@@ -81,9 +81,10 @@ def test_a_broadcast_is_shown_with_its_trucks_and_never_with_who_was_asked() -> 
         "notified": 3,
         "remaining_requests": 1,
         "requests": {
-            "01k9haul-1": {"request_id": "01k9haul-1", "vehicle_type": "van", "status": "assigned", "trip": TRIP},
-            "01k9haul-2": {"request_id": "01k9haul-2", "vehicle_type": "truck", "status": "searching", "trip": None},
+            "01k9haul-1": {"request_id": "01k9haul-1", "vehicle_type": "van", "status": "assigned"},
+            "01k9haul-2": {"request_id": "01k9haul-2", "vehicle_type": "truck", "status": "searching"},
         },
+        "trips": {"01k9haul-1-t": TRIP},
     }
 
 

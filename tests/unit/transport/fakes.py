@@ -9,19 +9,21 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from haulcast.domain.broadcast import Broadcast, Offer
 from haulcast.domain.commands import Command, Create
+from haulcast.domain.decide import decide
+from haulcast.domain.evolve import evolve
 from haulcast.domain.fleet import Driver, Transporter, Vehicle
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.replies import Json, Reply
 from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Origin, Role, Stored
+from haulcast.ports import Fence, Landed, Origin, Role, Stored, Write
 from haulcast.storage.memory.journal import MemoryJournal
 from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
 from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
 from haulcast.transport.meter import RequestMeter, Sum
-from haulcast.transport.metrics import TransportMetrics
+from haulcast.transport.metrics import HubMetrics, TransportMetrics
 from haulcast.transport.services import Services
 from haulcast.transport.session import Limits
 
@@ -43,6 +45,14 @@ def make_metrics(registry: CollectorRegistry) -> TransportMetrics:
         bytes_sent=Sum("bytes", "-", registry),
         closes=Counter("closes", "-", ["code"], registry=registry),
         slow_consumers=Counter("slow", "-", registry=registry),
+    )
+
+
+def hub_metrics(registry: CollectorRegistry | None = None) -> HubMetrics:
+    registry = registry or CollectorRegistry()
+    return HubMetrics(
+        deliveries=Counter("deliveries", "-", ["kind"], registry=registry),
+        drift=Counter("drift", "-", ["field"], registry=registry),
     )
 
 
@@ -179,8 +189,7 @@ class World:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
-        deliveries = Counter("deliveries", "-", ["kind"], registry=self.registry)
-        self.hub = Hub(self.journal, self.clock, NoPeers(), incarnation, deliveries)
+        self.hub = Hub(self.journal, self.clock, NoPeers(), incarnation, hub_metrics(self.registry))
         self.services = Services(
             journal=self.journal,
             dispatcher=self.dispatcher,
@@ -211,6 +220,19 @@ class World:
                     Driver(DriverId(f"d{number}"), transporter_id),
                 ],
             )
+
+    async def store(self, *commands: Command) -> None:
+        """Put into the journal what these commands make of a broadcast, from its creation on."""
+        before: Broadcast | None = None
+        for number, command in enumerate(commands):
+            decision, after = decide(before, command, TenantSettings(), 1 + number), before
+            for event in decision.events:
+                after = evolve(after, event)
+            assert after is not None
+            fence = Fence(1, 1, 0 if before is None else before.seq)
+            write = Write(f"w{number}", 1 + number, ACME, after.broadcast_id, None, fence, after, decision.events)
+            assert await self.journal.commit([write]) == [Landed()]
+            before = after
 
     def count(self, name: str, **labels: str) -> float:
         """A metric's value."""

@@ -16,14 +16,12 @@ from aiohttp import WSMsgType, web
 from structlog.testing import capture_logs
 
 from haulcast.domain.broadcast import Place
-from haulcast.domain.commands import Create, TruckSpec
-from haulcast.domain.decide import decide
-from haulcast.domain.evolve import evolve
-from haulcast.domain.ids import BroadcastId, CustomerId
+from haulcast.domain.commands import Accept, Create, SendWave, TruckSpec
+from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TransporterId, VehicleId
+from haulcast.domain.ranking import Candidate
 from haulcast.domain.replies import Done, Refusal, Refused
-from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ERRORS, ErrorCode, JournalUnavailable, RequestError
-from haulcast.ports import Fence, Landed, Role, Write
+from haulcast.ports import Role
 from haulcast.transport.close_codes import CloseCode
 from haulcast.transport.connection import MAX_WAITING, Connection
 from haulcast.transport.http import ROUTES, Edge
@@ -37,6 +35,9 @@ CREATE = {
     "drop": {"lat": 1, "lng": 2},
     "trucks": [{"vehicle_type": "flatbed", "count": 1}],
 }
+
+
+HAUL = Create(ACME, BroadcastId("b1"), CustomerId("c1"), Place(1, 1), Place(2, 2), (TruckSpec("flatbed", 1),))
 
 
 class Client:
@@ -231,6 +232,7 @@ class TestHello:
             "tenant": "acme",
             "heartbeat_s": 25,
             "topics": ["feed:t1"],
+            "resumed": [],
         }
         assert (second["type"], second["topic"]) == ("snapshot", "feed:t1")
         assert server.world.availability.heard == ["t1"]
@@ -506,11 +508,7 @@ class TestClosing:
 
     async def test_who_goes_while_a_missed_broadcast_is_read_for_them_is_passed_over(self, server: Server) -> None:
         client, world = await server.greeted(Role.CUSTOMER, "c1"), server.world
-        create = Create(ACME, BroadcastId("b1"), CustomerId("c1"), Place(1, 1), Place(2, 2), (TruckSpec("van", 1),))
-        events = decide(None, create, TenantSettings(), 1).events
-        (state,) = (evolve(None, event) for event in events)
-        write = Write("w1", 1, ACME, state.broadcast_id, None, Fence(1, 1, 0), state, events)
-        assert await world.journal.commit([write]) == [Landed()]
+        await world.store(HAUL)
         world.journal.gate.clear()
         with capture_logs() as logs:
             world.hub.refresh()
@@ -865,6 +863,47 @@ class TestRest:
         assert await server.call("GET", "/v1/broadcasts", Role.CUSTOMER, "c1") == (200, {"broadcasts": []})
         status, body = await server.call("GET", "/v1/broadcasts/none", Role.OPERATOR, "op1")
         assert (status, body["error"]["code"]) == (404, "BROADCAST_NOT_FOUND")
+
+
+class TestPolling:
+    async def test_shows_what_the_socket_shows(self, server: Server) -> None:
+        client = await server.greeted(Role.TRANSPORTER, "t1")
+        snapshot = await client.next()
+        status, shown = await server.call("GET", "/v1/topics/feed:t1", Role.TRANSPORTER, "t1")
+        assert (status, shown["topic"], shown["data"]) == (200, "feed:t1", snapshot["data"])
+        assert shown["server_time"] > 0
+
+    async def test_what_has_not_changed_is_not_sent_again(self, server: Server) -> None:
+        headers = {"Authorization": "Bearer " + server.token(Role.OPERATOR, "op1")}
+        url = server.url + "/v1/topics/feed:t1"
+        async with server.http.get(url, headers=headers) as first:
+            tag = first.headers["ETag"]
+            assert first.headers["Cache-Control"] == "private, no-cache"
+        for held in (tag, f'"other", {tag}', "*"):
+            async with server.http.get(url, headers={**headers, "If-None-Match": held}) as again:
+                assert (again.status, await again.read(), again.headers["ETag"]) == (304, b"", tag)
+        candidate = Candidate(1_000, TransporterId("t1"), VehicleId("v1"), "flatbed")
+        accept = Accept(candidate.transporter_id, candidate.vehicle_id, "flatbed", DriverId("d1"))
+        await server.world.store(HAUL, SendWave(1, (candidate,), left_out=False), accept)
+        async with server.http.get(url, headers={**headers, "If-None-Match": tag}) as changed:
+            assert (changed.status, list((await changed.json())["data"]["trips"])) == (200, ["b1-1-t"])
+            assert changed.headers["ETag"] != tag
+
+    async def test_a_tag_that_is_none_is_passed_over(self, server: Server) -> None:
+        assert (await server.call("GET", "/v1/topics/feed:t1", Role.OPERATOR, **{"If-None-Match": "x y"}))[0] == 200
+
+    @pytest.mark.parametrize(
+        ("role", "topic"),
+        [
+            (Role.TRANSPORTER, "feed:t2"),
+            (Role.DRIVER, "feed:u1"),
+            (Role.OPERATOR, "broadcast:none"),
+            (Role.ADMIN, "feed:t1"),
+        ],
+    )
+    async def test_what_is_not_theirs_is_not_there(self, server: Server, role: Role, topic: str) -> None:
+        status, answer = await server.call("GET", f"/v1/topics/{topic}", role)
+        assert (status, answer["error"]["code"], answer["error"]["data"]) == (404, "TOPIC_NOT_FOUND", {"topic": topic})
 
 
 class TestOperations:

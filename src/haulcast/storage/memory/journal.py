@@ -227,12 +227,25 @@ class MemoryJournal:
 
     async def list_broadcasts(self, tenant_id: TenantId, customer_id: str | None, limit: int) -> list[Stored]:
         matching = [
-            Stored(found.epoch, found.state)
+            found
             for (tenant, _), found in self._broadcasts.items()
             if tenant == tenant_id and customer_id in (None, found.state.customer_id)
         ]
-        matching.sort(key=lambda stored: (stored.state.created_at_ms, stored.state.broadcast_id), reverse=True)
-        return matching[:limit]
+        matching.sort(key=lambda found: (found.state.created_at_ms, found.state.broadcast_id), reverse=True)
+        return [_without_offers(found) for found in matching[:limit]]
+
+    async def list_board(
+        self, tenant_id: TenantId, ended_after_ms: int, after: BroadcastId | None, limit: int
+    ) -> list[Stored]:
+        matching = [
+            found
+            for (tenant, broadcast_id), found in self._broadcasts.items()
+            if tenant == tenant_id
+            and (after is None or broadcast_id > after)
+            and (found.state.ended_at_ms is None or found.state.ended_at_ms > ended_after_ms)
+        ]
+        matching.sort(key=lambda found: found.state.broadcast_id)
+        return [_without_offers(found) for found in matching[:limit]]
 
     async def read_offers(
         self, tenant_id: TenantId, transporter_id: TransporterId, ended_after_ms: int
@@ -311,6 +324,10 @@ def _take(found: _Broadcast, incarnation: int) -> Stored:
     found.epoch += 1
     found.owner = incarnation
     return Stored(found.epoch, found.state)
+
+
+def _without_offers(found: _Broadcast) -> Stored:
+    return Stored(found.epoch, replace(found.state, offers={}))
 
 
 def _due(state: Broadcast) -> tuple[int, TenantId, BroadcastId]:

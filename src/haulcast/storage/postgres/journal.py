@@ -127,6 +127,11 @@ class PostgresJournal:
     async def list_broadcasts(self, tenant_id: TenantId, customer_id: str | None, limit: int) -> list[Stored]:
         return await self._for(tenant_id, lambda link: reads.list_broadcasts(link, tenant_id, customer_id, limit))
 
+    async def list_board(
+        self, tenant_id: TenantId, ended_after_ms: int, after: BroadcastId | None, limit: int
+    ) -> list[Stored]:
+        return await self._for(tenant_id, lambda link: reads.list_board(link, tenant_id, ended_after_ms, after, limit))
+
     async def read_offers(
         self, tenant_id: TenantId, transporter_id: TransporterId, ended_after_ms: int
     ) -> list[tuple[Broadcast, Offer]]:

@@ -1,8 +1,8 @@
 """The SQL of the journal but for the commit, by name. The tables and what their rows mean are in
 `storage/migrations/postgres/versions`.
 
-Parameters are bound, never formatted in; the comment of each query names them. Rows go out of several queries as JSON
-text with the offers of a broadcast in it, so that a broadcast and its offers are of one snapshot.
+Parameters are bound, never formatted in; the comment of each query names them. Where the offers of a broadcast are
+read with it they are in its row, as JSON text, so that both are of one snapshot.
 """
 
 # --- Ownership -------------------------------------------------------------------------------------------------------
@@ -156,48 +156,37 @@ ORDER BY seq
 
 # tenant, limit. That it was created at some time is what the index wants to hear, here and below.
 NEWEST_BROADCASTS = """
-SELECT
-    epoch,
-    state,
-    (
-        SELECT json_agg(
-            json_build_array(transporter_id, wave, vehicle_id, vehicle_type, distance_m, offered_at_ms, declined)
-            ORDER BY wave, offered_at_ms, distance_m, transporter_id
-        )
-        FROM offers
-        WHERE offers.tenant_id = newest.tenant_id AND offers.broadcast_id = newest.broadcast_id
-    ) AS offers
-FROM (
-    SELECT tenant_id, broadcast_id, created_at_ms, epoch, state
-    FROM broadcasts
-    WHERE tenant_id = $1 AND created_at_ms > 0
-    ORDER BY created_at_ms DESC, broadcast_id DESC
-    LIMIT $2
-) AS newest
+SELECT epoch, state
+FROM broadcasts
+WHERE tenant_id = $1 AND created_at_ms > 0
 ORDER BY created_at_ms DESC, broadcast_id DESC
+LIMIT $2
 """
 
 # tenant, limit, customer
 NEWEST_BROADCASTS_OF_CUSTOMER = """
-SELECT
-    epoch,
-    state,
-    (
-        SELECT json_agg(
-            json_build_array(transporter_id, wave, vehicle_id, vehicle_type, distance_m, offered_at_ms, declined)
-            ORDER BY wave, offered_at_ms, distance_m, transporter_id
-        )
-        FROM offers
-        WHERE offers.tenant_id = newest.tenant_id AND offers.broadcast_id = newest.broadcast_id
-    ) AS offers
-FROM (
-    SELECT tenant_id, broadcast_id, created_at_ms, epoch, state
-    FROM broadcasts
-    WHERE tenant_id = $1 AND customer_id = $3 AND created_at_ms > 0
-    ORDER BY created_at_ms DESC, broadcast_id DESC
-    LIMIT $2
-) AS newest
+SELECT epoch, state
+FROM broadcasts
+WHERE tenant_id = $1 AND customer_id = $3 AND created_at_ms > 0
 ORDER BY created_at_ms DESC, broadcast_id DESC
+LIMIT $2
+"""
+
+# tenant, ended after, after: an id, "" for none, limit. The live ones by one index, the lately ended ones by another,
+# however many the tenant ever had; then by id. OFFSET keeps the planner from going by the primary key instead, through
+# all of them; and with an upper bound it takes the range for a small one, also in a plan that knows no values.
+BOARD = """
+SELECT epoch, state
+FROM (
+    SELECT broadcast_id, epoch, state FROM broadcasts WHERE tenant_id = $1 AND ended_at_ms IS NULL
+    UNION ALL
+    SELECT broadcast_id, epoch, state FROM broadcasts
+    WHERE tenant_id = $1 AND ended_at_ms > $2 AND ended_at_ms < 9223372036854775807
+    OFFSET 0
+) AS shown
+WHERE broadcast_id > $3
+ORDER BY broadcast_id
+LIMIT $4
 """
 
 # tenant, transporter, ended after. Two ranges of one index, however many offers the transporter ever had.

@@ -49,7 +49,14 @@ async def list_broadcasts(link: Link, tenant_id: TenantId, customer_id: str | No
         rows = await link.fetch(queries.NEWEST_BROADCASTS, tenant_id, limit)
     else:
         rows = await link.fetch(queries.NEWEST_BROADCASTS_OF_CUSTOMER, tenant_id, limit, customer_id)
-    return [stored(row, row["offers"]) for row in rows]
+    return [stored(row, None) for row in rows]
+
+
+async def list_board(
+    link: Link, tenant_id: TenantId, ended_after_ms: int, after: BroadcastId | None, limit: int
+) -> list[Stored]:
+    rows = await link.fetch(queries.BOARD, tenant_id, ended_after_ms, after or "", limit)
+    return [stored(row, None) for row in rows]
 
 
 async def read_offers(

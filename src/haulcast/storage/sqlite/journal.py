@@ -118,6 +118,13 @@ class SqliteJournal:
             lambda connection: reads.list_broadcasts(connection, tenant_id, customer_id, limit)
         )
 
+    async def list_board(
+        self, tenant_id: TenantId, ended_after_ms: int, after: BroadcastId | None, limit: int
+    ) -> list[Stored]:
+        return await self._reader.run(
+            lambda connection: reads.list_board(connection, tenant_id, ended_after_ms, after, limit)
+        )
+
     async def read_offers(
         self, tenant_id: TenantId, transporter_id: TransporterId, ended_after_ms: int
     ) -> list[tuple[Broadcast, Offer]]:

@@ -234,6 +234,23 @@ ORDER BY created_at_ms DESC, broadcast_id DESC
 LIMIT :limit
 """
 
+# The live ones by one index, the lately ended ones by another, however many the tenant ever had; then by id. `after` is
+# "" for none.
+BOARD = """
+WITH shown AS (
+    SELECT broadcast_id, epoch, state FROM broadcasts INDEXED BY broadcasts_live_customer
+    WHERE tenant_id = :tenant_id AND status IN ('searching', 'partially_filled')
+    UNION ALL
+    SELECT broadcast_id, epoch, state FROM broadcasts INDEXED BY broadcasts_ended
+    WHERE tenant_id = :tenant_id AND ended_at_ms > :ended_after_ms
+)
+SELECT epoch, state
+FROM shown
+WHERE broadcast_id > :after
+ORDER BY broadcast_id
+LIMIT :limit
+"""
+
 # Two ranges of one index, however many offers the transporter ever had. Left to itself SQLite takes the primary key
 # here and in the next query, and goes through all that the tenant has.
 OFFERS_OF_TRANSPORTER = """

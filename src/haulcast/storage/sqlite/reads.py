@@ -55,9 +55,18 @@ def list_broadcasts(
 ) -> list[Stored]:
     query = queries.NEWEST_BROADCASTS if customer_id is None else queries.NEWEST_BROADCASTS_OF_CUSTOMER
     parameters = {"tenant_id": tenant_id, "customer_id": customer_id, "limit": limit}
-    with snapshot(connection):
-        rows = connection.execute(query, parameters).fetchall()
-        return [stored(connection, epoch, document) for epoch, document in rows]
+    rows = connection.execute(query, parameters)
+    return [Stored(epoch, documents.read_state(document)) for epoch, document in rows]
+
+
+def list_board(
+    connection: sqlite3.Connection, tenant_id: TenantId, ended_after_ms: int, after: BroadcastId | None, limit: int
+) -> list[Stored]:
+    rows = connection.execute(
+        queries.BOARD,
+        {"tenant_id": tenant_id, "ended_after_ms": ended_after_ms, "after": after or "", "limit": limit},
+    )
+    return [Stored(epoch, documents.read_state(document)) for epoch, document in rows]
 
 
 def read_offers(
