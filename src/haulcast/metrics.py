@@ -7,6 +7,7 @@ from .actors.metrics import ActorMetrics
 from .domain.states import EndReason
 from .transport.meter import RequestMeter, Sum
 from .transport.metrics import HubMetrics, TransportMetrics
+from .transport.outgoing import BroadcastView
 
 _FAST_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -64,6 +65,8 @@ class Metrics:
             deliveries=self._counter("deliveries", "Frames handed to connected recipients.", "kind"),
             drift=self._counter("board_drift", "Fields of boards that had to be put right.", "field"),
         )
+        for field in BroadcastView.__struct_fields__:
+            self.hub.drift.labels(field)
         self.board_broadcasts = self._gauge("board_broadcasts", "Broadcasts that this node's boards show.")
         self.topics = self._gauge("topics", "Topics with a subscriber.")
         self.live_actors = self._gauge("actors", "Broadcast actors.")

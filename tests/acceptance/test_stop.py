@@ -204,6 +204,8 @@ METRICS: dict[str, Callable[[float], bool]] = {
     "haulcast_closes_total": exactly(1),
     "haulcast_slow_consumers_total": exactly(0),
     "haulcast_deliveries_total": exactly(2),
+    "haulcast_board_broadcasts": exactly(0),
+    "haulcast_board_drift_total": exactly(0),
     "haulcast_topics": exactly(2),
     "haulcast_actors": exactly(1),
     "haulcast_timers": exactly(1),

@@ -21,12 +21,14 @@ MAX_RESUMED_TOPICS = 32
 
 # `$` alone also matches before a final newline in Python; the lookahead is the same to a JSON Schema validator.
 _ID = ID_PATTERN.removesuffix("$") + r"(?!\n)$"
+_TOPIC = "^[a-z]+:" + _ID.removeprefix("^")
 # Postgres stores no NUL in a text.
 _TEXT = r"^[^\u0000]*$"
 
 _REQUEST_ID = r"^[\x20-\x7e]{1,64}(?!\n)$"
 FORMS: Mapping[str, str] = {
     _ID: ID_FORM,
+    _TOPIC: f"a kind, a colon, and {ID_FORM}",
     _REQUEST_ID: "1 to 64 printable ASCII characters",
     _TEXT: "text without NUL characters",
 }
@@ -195,7 +197,7 @@ class OfferList(Request, frozen=True):
 class TopicGet(Request, frozen=True):
     """What a topic shows now, for who polls."""
 
-    topic: Topic
+    topic: Annotated[str, Meta(pattern=_TOPIC, max_length=128)]
 
 
 class TransporterPut(Request, frozen=True):
