@@ -30,8 +30,8 @@ from .topics import TopicVersion, event_frame, snapshot_frame
 
 MAX_REMEMBERED = 20_000
 """Broadcasts whose last version handed out is remembered; one takes about 300 bytes."""
-RECIPIENTS_PER_TURN = 500
-"""Of the loop; one takes 1 to 2 us."""
+RECIPIENTS_PER_TURN = 2_000
+"""Of the loop; one takes 1 to 2 us. What takes several turns does not leave in one write with what follows it."""
 
 log = structlog.get_logger()
 
