@@ -208,26 +208,23 @@ class Hub:
     def publish(self, change: Change) -> None:
         """See `Publisher`. All other nodes together cost one encoding, and each a message."""
         news = render(change, self._clock.now_ms())
-        self.deliver(news)
+        self._deliver(news)
         if self._bus.peers:
             self._bus.broadcast(Kind.NEWS, news.to_bytes())
-
-    def deliver(self, news: News) -> None:
-        """Hand news to whoever is connected here and concerned."""
-        self._delivery.deliver(news)
-        self._boards.take(news)
 
     def receive(self, sender: int, payload: bytes) -> None:
         """Deliver the news of another node. Never raises: what cannot be read or delivered has been missed."""
         try:
-            news = News.from_bytes(payload)
-            self._delivery.deliver(news, travelled=True)
-            self._boards.take(news)
+            self._deliver(News.from_bytes(payload), travelled=True)
         except Exception as error:
             expected = isinstance(error, msgspec.MsgspecError)
             log.warning("bad_news", sender=sender, reason=str(error), exc_info=None if expected else error)
             self._deliveries.labels("bad_news").inc()
             self.refresh()
+
+    def _deliver(self, news: News, *, travelled: bool = False) -> None:
+        self._delivery.deliver(news, travelled=travelled)
+        self._boards.take(news)
 
     def refresh(self, topics: Iterable[TopicKey] | None = None) -> None:
         """Something may not have been told here: have these topics (None: all, and the customers' new broadcasts) read
