@@ -315,15 +315,30 @@ async def test_versions_of_a_feed_go_on_from_node_to_node(world: Hubs) -> None:
     await check(world, phone)
 
 
-async def test_who_is_there_already_gets_the_snapshot_under_the_new_epoch_and_finds_no_gap(world: Hubs) -> None:
+async def test_who_is_there_already_is_led_to_the_new_epoch_and_finds_no_gap(world: Hubs) -> None:
     first = await connected(world, Role.TRANSPORTER, "t0", 0)
     second = await connected(world, Role.TRANSPORTER, "t0", 0)
     topic = "feed:t0"
     assert first.held.topics[topic].version == second.held.topics[topic].version
-    assert [type(frame) for frame in first.frames] == [Snapshot, Snapshot]
+    (_, empty) = first.frames
+    assert isinstance(empty, Delta)
+    assert (empty.set, empty.delete) == ({}, ())
+    assert [type(frame) for frame in second.frames] == [Snapshot]
     await searching(world)
     assert isinstance(first.frames[-1], Event)
     assert (first.gaps, second.gaps) == (0, 0)
+    await check(world, first, second)
+
+
+async def test_who_was_away_when_somebody_else_came_goes_on_all_the_same(world: Hubs) -> None:
+    first = await connected(world, Role.TRANSPORTER, "t0", 0)
+    await searching(world)
+    first.disconnect()
+    second = await connected(world, Role.TRANSPORTER, "t0", 0)
+    reads = world.journal.reads
+    await first.connect(0)
+    assert world.journal.reads == reads
+    assert first.gaps == 0
     await check(world, first, second)
 
 

@@ -6,8 +6,8 @@
 2. A change becomes `News` once, on the node that owns the broadcast, and every node hands them to its own subscribers.
 3. Versions never go back, on whichever node a client is. `broadcast:{id}` carries the broadcast's own. A feed counts by
    itself under an epoch: whoever subscribes draws one, above all that any node was given before, and so above all that
-   the client saw elsewhere. If that is above the topic's own, the topic starts anew under it and all its subscribers
-   get the snapshot, so that nobody finds a gap.
+   the client saw elsewhere. If that is above the topic's own, the topic goes on under it, and those who follow it
+   already are told so by a delta in which nothing changes: nobody finds a gap.
 4. A topic keeps its last steps, for a minute or two also without a subscriber. Who comes back to the node where they
    were and lacks only some of these is sent those, with their events, and nothing is read.
 5. News can be lost between nodes. Whoever notices calls `refresh`; what a single topic lacks, `delivery` notices.
@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 import msgspec
 import structlog
 
+from haulcast.domain.delta import Delta
 from haulcast.domain.ids import TenantId, TransporterId
 from haulcast.domain.replies import Json
 from haulcast.errors import ErrorCode, RequestError
@@ -38,6 +39,7 @@ from .topics import (
     TopicVersion,
     board_topic,
     broadcast_topic,
+    encode_delta,
     event_frame,
     is_board,
     snapshot_frame,
@@ -48,6 +50,7 @@ MAX_STEP_BYTES = 65_536
 RECENT_BROADCASTS = 10
 """How many of a customer's newest broadcasts are looked at when they connect."""
 _SNAPSHOT_TRIES = 20
+_NO_CHANGE = encode_delta(Delta())
 
 log = structlog.get_logger()
 
@@ -166,11 +169,13 @@ class Hub:
             snapshot = await self._read(topic)
             if snapshot is None or not may_see(connection.principal, snapshot.customer_id):
                 raise RequestError(ErrorCode.TOPIC_NOT_FOUND, topic=name)
-            to = [connection]
             if epoch > topic.version[0]:
-                topic.version = (epoch, 0)
-                to += [other for other in topic.shown if other is not connection]
-            return self._send(topic, snapshot, to)
+                step = Step(topic.version, (epoch, 0), self._clock.now_ms(), (_NO_CHANGE,))
+                topic.version = step.version
+                if topic.lasts:
+                    topic.ring.add(step)
+                    topic.send(step.version, step.frames(topic.label))
+            return self._send(topic, snapshot, [connection])
 
     async def read(self, principal: Principal, name: str) -> bytes:
         """What a topic shows now, for who only looks: the data of its snapshot. Raises `RequestError` TOPIC_NOT_FOUND
