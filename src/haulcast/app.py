@@ -23,6 +23,8 @@ from aiohttp import web
 from . import __version__, log
 from .actors.bus import NodeBus
 from .actors.dispatch import Dispatch
+from .actors.membership import LEASE_TTL_S
+from .actors.nodes import Nodes
 from .actors.tenants import Tenants
 from .clock import SystemClock
 from .config import DEVELOPMENT_KEY, Config, Environment
@@ -32,7 +34,7 @@ from .errors import ConfigError, HaulcastError, StoreUnavailable
 from .identity import new_broadcast_id
 from .loop_lag import LoopLag
 from .metrics import Metrics
-from .ports import Clock, Kind
+from .ports import Clock, Kind, NodeStatus, Vitals
 from .stores import Stores, open_stores
 from .tasks import running
 from .transport.auth import KeyRing
@@ -87,6 +89,7 @@ class Node:
             on_given_up=self._dismiss,
         )
         self._membership = self.dispatch.membership
+        self.nodes = Nodes(bus, self._status)
         bus.handle(Kind.NEWS, self.hub.receive)
         metrics.board_broadcasts.set_function(lambda: self.hub.board_size)
         metrics.topics.set_function(lambda: self.hub.topic_count)
@@ -132,6 +135,7 @@ class Node:
                     metrics=metrics.transport,
                     health=node,
                     new_broadcast_id=lambda: new_broadcast_id(clock),
+                    nodes=node.nodes,
                     registry=metrics.registry,
                     origins=config.origins,
                     limits=limits or Limits(),
@@ -197,6 +201,18 @@ class Node:
             "vehicles": self._presence.vehicle_count,
             "transporters_online": self._presence.online_count,
         }
+
+    def _status(self, tenant_id: TenantId | None) -> NodeStatus:
+        return NodeStatus(
+            self._membership.incarnation,
+            Vitals(
+                active_broadcasts=self.dispatch.live_index.count(tenant_id),
+                lease_age_ms=round(self._membership.age_s * 1000),
+                lease_ttl_ms=round(LEASE_TTL_S * 1000),
+                loop_lag_ms=round(self._lag.last_ms, 1),
+                draining=self._draining,
+            ),
+        )
 
     @property
     def _may_be_ready(self) -> bool:

@@ -36,7 +36,7 @@ TIMES = frozenset(
 )
 _COUNTS = (
     *("connections", "topics", "actors", "timers", "tasks", "vehicles"),
-    *("uptime_s", "latency_ms", "lease_left_ms", "loop_lag_ms"),
+    *("uptime_s", "latency_ms", "lease_left_ms", "lease_age_ms", "loop_lag_ms", "node"),
 )
 VOLATILE = TIMES | {"version", "from", "session", "retry_after_ms", "incarnation", *_COUNTS}
 _BROADCAST_ID = re.compile(r"\b01[0-9a-hjkmnp-tv-z]{24}")

@@ -52,10 +52,10 @@ class Dispatch:
         self._running = AsyncExitStack()
         self.deadlines = Deadlines(clock, lambda late_ms: metrics.timer_lateness_s.observe(late_ms / 1000))
         self.membership = Membership(cluster, journal, clock, bus, on_joined=on_missed, on_lost=self._lost)
-        live_index = LiveIndex()
+        self.live_index = LiveIndex()
         self.availability = Roster(
             presence,
-            live_index,
+            self.live_index,
             tenants.settings_of,
             lambda tenant_id, broadcast_id, command: self.registry.appear(tenant_id, broadcast_id, command),
             bus,
@@ -66,7 +66,7 @@ class Dispatch:
             committer=self._committer,
             presence=presence,
             publisher=publisher,
-            live_index=live_index,
+            live_index=self.live_index,
             cluster=cluster,
             on_trip=self.availability.trip_changed,
             tasks=self._tasks,

@@ -25,6 +25,13 @@ class LiveIndex:
     def __init__(self) -> None:
         self._tenants: dict[TenantId, _Tenant] = {}
 
+    def count(self, tenant_id: TenantId | None) -> int:
+        """How many there are, of one tenant or (None) of all."""
+        if tenant_id is None:
+            return sum(len(tenant.live) for tenant in self._tenants.values())
+        tenant = self._tenants.get(tenant_id)
+        return 0 if tenant is None else len(tenant.live)
+
     def note(self, before: Broadcast | None, after: Broadcast, reach_m: float | None) -> None:
         """A broadcast has come, changed or ended; its next wave reaches `reach_m`."""
         had, has = _wanted(before), _wanted(after)
@@ -35,6 +42,7 @@ class LiveIndex:
             tenant.remove(after.broadcast_id, vehicle_type)
         for vehicle_type in has:
             tenant.put(after, vehicle_type, reach_m)
+        (tenant.live.add if has else tenant.live.discard)(after.broadcast_id)
         if not len(tenant.grid):
             del self._tenants[after.tenant_id]
 
@@ -44,6 +52,7 @@ class LiveIndex:
         if tenant is not None:
             for vehicle_type in _wanted(state):
                 tenant.remove(state.broadcast_id, vehicle_type)
+            tenant.live.discard(state.broadcast_id)
             if not len(tenant.grid):
                 del self._tenants[state.tenant_id]
 
@@ -57,9 +66,10 @@ class LiveIndex:
 
 
 class _Tenant:
-    __slots__ = ("grid", "reaches")
+    __slots__ = ("grid", "live", "reaches")
 
     def __init__(self) -> None:
+        self.live: set[BroadcastId] = set()  # those that have entries in the grid
         self.grid: GridIndex[tuple[BroadcastId, str], float | None] = GridIndex()
         self.reaches: Counter[float | None] = Counter()  # how many entries of the grid have each reach
 

@@ -82,6 +82,11 @@ class Membership:
         return max(0.0, self._until_s - self._clock.monotonic_s())
 
     @property
+    def age_s(self) -> float:
+        """How long ago the lease was renewed; its time to live if it is not held."""
+        return LEASE_TTL_S - self.left_s
+
+    @property
     def alive(self) -> frozenset[int]:
         """All live nodes, this one included."""
         return self.peers | {self.incarnation}

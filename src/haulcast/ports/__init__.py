@@ -27,6 +27,7 @@ from .journal import (
     Stored,
     Write,
 )
+from .nodes import Nodes, NodeStatus, Vitals
 from .presence import Nearby, Presence
 
 __all__ = [
@@ -48,6 +49,8 @@ __all__ = [
     "LoggedReply",
     "Member",
     "Nearby",
+    "NodeStatus",
+    "Nodes",
     "Origin",
     "Outcome",
     "Ownership",
@@ -57,5 +60,6 @@ __all__ = [
     "Role",
     "Standing",
     "Stored",
+    "Vitals",
     "Write",
 ]

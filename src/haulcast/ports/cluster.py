@@ -105,6 +105,8 @@ class Kind(StrEnum):
     APPEARED = "appeared"
     FLEET = "fleet"
     TIP = "tip"
+    HOW_ARE_YOU = "how_are_you"
+    HOW_I_AM = "how_i_am"
 
 
 class Bus(Protocol):

@@ -233,6 +233,7 @@ _FLEET = frozenset({Role.TRANSPORTER, Role.DRIVER})
 _WATCHERS = frozenset({Role.CUSTOMER, Role.OPERATOR})
 _OPERATOR = frozenset({Role.OPERATOR})
 _ADMIN = frozenset({Role.ADMIN})
+_OVERSEERS = _OPERATOR | _ADMIN
 
 # Any: each handler takes the struct that it stands beside; test_handlers.py holds the two together.
 _Handler: TypeAlias = Callable[[Handlers, Caller, str | None, Any], Answer]
@@ -256,6 +257,7 @@ HANDLERS: Mapping[type[wire.Request], tuple[frozenset[Role], _Handler]] = {
     wire.BroadcastGet: (_WATCHERS, Handlers._query),
     wire.OfferList: (_TRANSPORTER, Handlers._query),
     wire.TopicGet: (_EVERYBODY, Handlers._query),
+    wire.NodeList: (_OVERSEERS, Handlers._query),
     wire.TransporterPut: (_OPERATOR, Handlers._query),
     wire.VehiclePut: (_OPERATOR, Handlers._query),
     wire.DriverPut: (_OPERATOR, Handlers._query),
@@ -267,6 +269,7 @@ _QUERIES: Mapping[type[wire.Request], _Query] = {
     wire.BroadcastGet: queries.Queries.get_broadcast,
     wire.OfferList: queries.Queries.list_offers,
     wire.TopicGet: queries.Queries.get_topic,
+    wire.NodeList: queries.Queries.list_nodes,
     wire.TransporterPut: queries.Queries.put_transporter,
     wire.VehiclePut: queries.Queries.put_vehicle,
     wire.DriverPut: queries.Queries.put_driver,

@@ -79,6 +79,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/broadcasts/{broadcast_id}/decline", wire.OfferDecline),
     Route("GET", "/v1/offers", wire.OfferList),
     Route("GET", "/v1/topics/{topic}", wire.TopicGet, tagged="data"),
+    Route("GET", "/v1/nodes", wire.NodeList),
     Route("PUT", "/v1/availability", wire.AvailabilityPut),
     Route("POST", "/v1/location", wire.Location),
     Route("POST", "/v1/trips/{trip_id}/update", wire.TripUpdate),

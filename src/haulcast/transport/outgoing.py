@@ -372,6 +372,25 @@ class TopicShown(Struct):
     data: dict[str, Any]
 
 
+class NodeShown(Struct):
+    """A live node. One that did not answer within a second has nothing but its number."""
+
+    node: Count
+    answered: bool
+    active_broadcasts: Count | UnsetType = UNSET
+    lease_age_ms: Count | UnsetType = UNSET
+    lease_ttl_ms: Count | UnsetType = UNSET
+    loop_lag_ms: float | UnsetType = UNSET
+    draining: bool | UnsetType = UNSET
+
+
+class Nodes(Struct):
+    """All live nodes."""
+
+    server_time: Time
+    nodes: list[NodeShown]
+
+
 REPLIES: Mapping[type[wire.Request], type[Struct]] = {
     wire.Hello: Greeting,
     wire.Ping: Pong,
@@ -390,6 +409,7 @@ REPLIES: Mapping[type[wire.Request], type[Struct]] = {
     wire.BroadcastGet: BroadcastDetail,
     wire.OfferList: FeedView,
     wire.TopicGet: TopicShown,
+    wire.NodeList: Nodes,
     wire.TransporterPut: TransporterShown,
     wire.VehiclePut: VehicleShown,
     wire.DriverPut: DriverShown,

@@ -1,6 +1,7 @@
 """What only REST offers: looking things up, and setting up fleets and tenants."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import msgspec
 
@@ -11,7 +12,7 @@ from haulcast.domain.replies import Done, Json, Refusal, Reply
 from haulcast.domain.settings import InvalidSetting, TenantSettings
 from haulcast.domain.views import broadcast_view, trip_view
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import FleetConflict, Kind, Role
+from haulcast.ports import FleetConflict, Kind, Role, Vitals
 
 from . import wire
 from .auth import Principal
@@ -54,6 +55,16 @@ class Queries:
         """What a topic shows now."""
         data = await self._services.hub.read(principal, request.topic)
         return Done({"topic": request.topic, "server_time": self._services.clock.now_ms(), "data": encoded(data)})
+
+    async def list_nodes(self, principal: Principal, request: wire.NodeList) -> Reply:
+        """All live nodes. An operator is told of the own tenant's broadcasts only."""
+        tenant_id = None if principal.role is Role.ADMIN else principal.tenant_id
+        found = await self._services.nodes.ask(tenant_id)
+        nodes: list[Json] = [
+            {"node": status.node, "answered": status.vitals is not None, **_vitals_view(status.vitals)}
+            for status in found
+        ]
+        return Done({"server_time": self._services.clock.now_ms(), "nodes": nodes})
 
     async def put_transporter(self, principal: Principal, request: wire.TransporterPut) -> Reply:
         """Create or replace a transporter."""
@@ -122,6 +133,10 @@ def timeline_entry(seq: int, event: e.Event) -> Mapping[str, Json]:
         case e.Declined() | e.Reminded():
             pass
     return entry
+
+
+def _vitals_view(vitals: Vitals | None) -> Mapping[str, Json]:
+    return {} if vitals is None else asdict(vitals)
 
 
 def _settings(given: wire.Settings) -> TenantSettings:

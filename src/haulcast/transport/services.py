@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
 from haulcast.domain.replies import Json
 from haulcast.domain.settings import TenantSettings
-from haulcast.ports import Availability, Bus, Clock, Dispatcher, Journal
+from haulcast.ports import Availability, Bus, Clock, Dispatcher, Journal, Nodes
 
 from .auth import KeyRing, Principal
 from .bus import NoPeers
@@ -117,6 +117,7 @@ class Services:
     metrics: TransportMetrics
     health: Health
     new_broadcast_id: Callable[[], BroadcastId]
+    nodes: Nodes
     registry: CollectorRegistry
     """What `/metrics` shows."""
     bus: Bus = field(default_factory=NoPeers)

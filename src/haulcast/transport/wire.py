@@ -200,6 +200,10 @@ class TopicGet(Request, frozen=True):
     topic: Annotated[str, Meta(pattern=_TOPIC, max_length=128)]
 
 
+class NodeList(Request, frozen=True):
+    """How the nodes of the deployment are."""
+
+
 class TransporterPut(Request, frozen=True):
     """Create or replace a transporter."""
 
@@ -250,6 +254,7 @@ REST_REQUESTS: Mapping[str, type[Request]] = {
     "broadcast.get": BroadcastGet,
     "offer.list": OfferList,
     "topic.get": TopicGet,
+    "node.list": NodeList,
     "transporter.put": TransporterPut,
     "vehicle.put": VehiclePut,
     "driver.put": DriverPut,

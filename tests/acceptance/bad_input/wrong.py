@@ -41,6 +41,7 @@ GOOD: Mapping[type[wire.Request], dict[str, Any]] = {
     wire.BroadcastGet: {"broadcast_id": "b1"},
     wire.OfferList: {},
     wire.TopicGet: {"topic": "feed:t1"},
+    wire.NodeList: {},
     wire.TransporterPut: {"transporter_id": "t1", "name": MARKER},
     wire.VehiclePut: {"vehicle_id": "v1", "transporter_id": "t1", "vehicle_type": "truck_14ft"},
     wire.DriverPut: {"driver_id": "d1", "transporter_id": "t1", "name": MARKER},

@@ -17,7 +17,7 @@ from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, 
 from haulcast.domain.replies import Json, Reply
 from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Fence, Landed, Origin, Role, Stored, Write
+from haulcast.ports import Fence, Landed, NodeStatus, Origin, Role, Stored, Vitals, Write
 from haulcast.storage.memory.journal import MemoryJournal
 from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
 from haulcast.transport.bus import NoPeers
@@ -146,6 +146,16 @@ class FakeHealth:
         return {"status": "ok" if self.is_ready else "draining"}
 
 
+class FakeNodes:
+    """One node that owns nothing, and one that does not answer."""
+
+    async def ask(self, tenant_id: TenantId | None) -> list[NodeStatus]:
+        return [
+            NodeStatus(1, Vitals(0, lease_age_ms=1, lease_ttl_ms=2, loop_lag_ms=0.1, draining=False)),
+            NodeStatus(2),
+        ]
+
+
 class WatchedJournal(MemoryJournal):
     """Counts the fleet reads, and holds reads of vehicles, offers and broadcasts while `gate` is cleared."""
 
@@ -201,6 +211,7 @@ class World:
             metrics=make_metrics(self.registry),
             health=self.health,
             new_broadcast_id=lambda: BroadcastId("b-new"),
+            nodes=FakeNodes(),
             registry=self.registry,
         )
 

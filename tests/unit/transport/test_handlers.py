@@ -105,6 +105,7 @@ ALLOWED: Mapping[type[wire.Request], str] = {
     wire.BroadcastGet: "co",
     wire.OfferList: "t",
     wire.TopicGet: "ctdoa",
+    wire.NodeList: "oa",
     wire.TransporterPut: "o",
     wire.VehiclePut: "o",
     wire.DriverPut: "o",
