@@ -330,7 +330,7 @@ class Socket:
     phone: Phone
     principal: Principal
 
-    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
+    def send(self, frames: bytes, *, snapshot: bool = False, yielding: bool = False) -> None:
         """See `Connection`."""
         if self.phone._socket is not self:
             self.phone.faults.append("something was sent to a connection that had ended")

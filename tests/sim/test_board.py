@@ -410,9 +410,9 @@ async def test_a_very_large_change_is_no_reason_to_close_and_is_not_kept(
     allowed: list[bool] = []
     send = operator._socket.send
 
-    def note(frames: bytes, *, snapshot: bool = False) -> None:
+    def note(frames: bytes, *, snapshot: bool = False, yielding: bool = False) -> None:
         allowed.append(snapshot)
-        send(frames, snapshot=snapshot)
+        send(frames, snapshot=snapshot, yielding=yielding)
 
     operator._socket.send = note  # type: ignore[method-assign]
     await owner.do(accept(1))

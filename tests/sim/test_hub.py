@@ -51,7 +51,7 @@ class Phone:
         self.snapshots = 0
         self.sent: list[bytes] = []
 
-    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
+    def send(self, frames: bytes, *, snapshot: bool = False, yielding: bool = False) -> None:
         self.snapshots += snapshot
         self.sent.append(frames)
 
@@ -168,7 +168,7 @@ async def test_news_that_break_half_way_are_read_again_and_those_behind_them_go_
     hub, phones, state = await _feeds(3)
     amended = Change(1, state, state, (fx.AmendOffers(tuple(state.offers)),))
 
-    def refuse(frames: bytes, *, snapshot: bool = False) -> None:
+    def refuse(frames: bytes, *, snapshot: bool = False, yielding: bool = False) -> None:
         del phones[1].__dict__["send"]
         raise RuntimeError
 

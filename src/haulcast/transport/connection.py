@@ -159,6 +159,10 @@ class Connection(asyncio.Protocol):
                 self._break(WebSocketError(WSCloseCode.MESSAGE_TOO_BIG, ""))
                 return
 
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`. Told only of what `Outbox` has set limits for."""
+        self._outbox.drained()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`. From here on nothing leads to anything; what remains to be done is `clear_away`."""
         self._session.close(WSCloseCode.GOING_AWAY, "")

@@ -7,6 +7,9 @@
    the socket is a slow consumer: its frames are dropped, nothing is taken any more, `on_overflow` is called once, from
    inside `send`; it must not change the collection that its caller is walking through.
 4. While an outbox is held, frames are noted and bounded but not written; `release` lets them go, after a first one.
+5. What yields (a board's deltas and snapshots, of which there may be many and large ones) is written only when the
+   transport has got rid of everything, a chunk at a time. So on a slow connection what does not yield waits behind one
+   chunk at most. Frames that yield keep their order. As long as nothing waits, all frames do.
 
 The transport is the connection's own (see `upgrade`): nobody else writes to it.
 """
@@ -23,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 SOCKETS_PER_TURN = 250
 """A write of 300 bytes or of 4 kB takes 7 to 9 us (measured, loopback): a turn is over in 2 to 3 ms."""
+
+
+CHUNK_BYTES = 65_536
+"""Of what yields, in one write; a larger frame is one by itself."""
 
 
 class Flusher:
@@ -73,6 +80,8 @@ class Outbox:
         "_queued_bytes",
         "_scheduled",
         "_transport",
+        "_yielding",
+        "_yielding_bytes",
     )
 
     def __init__(
@@ -88,10 +97,12 @@ class Outbox:
         self._scheduled = False  # whether the flusher has it
         self._held = False
         self._closed = False
+        self._yielding: deque[bytes] | None = None  # what waits until the transport has nothing left
+        self._yielding_bytes = 0
 
-    def send(self, frame: bytes, *, snapshot: bool = False, now: bool = False) -> None:
+    def send(self, frame: bytes, *, snapshot: bool = False, now: bool = False, yielding: bool = False) -> None:
         """Send a finished frame at the end of this tick; or `now`, with what waits before it, if nothing else is likely
-        to follow. Does nothing once the outbox is closed.
+        to follow; or, if it is `yielding`, when nothing else is left to be sent. Does nothing once it is closed.
 
         A snapshot is as large as what it shows, which says nothing of how fast the client reads: until everything has
         left, the bound is higher by the largest one.
@@ -99,7 +110,8 @@ class Outbox:
         if self._closed:
             return
         size_bytes = len(frame)
-        waiting_bytes = self._queued_bytes + self._transport.get_write_buffer_size()
+        unsent_bytes = self._transport.get_write_buffer_size()
+        waiting_bytes = self._queued_bytes + self._yielding_bytes + unsent_bytes
         if not waiting_bytes:
             self._allowance_bytes = 0
         if snapshot and size_bytes > self._allowance_bytes:
@@ -108,6 +120,9 @@ class Outbox:
             on_overflow = self._on_overflow
             self.close()
             on_overflow()
+            return
+        if yielding and not self._held and (unsent_bytes or self._yielding):
+            self._let_wait(frame)
             return
         self._frames.append(frame)
         self._queued_bytes += size_bytes
@@ -158,8 +173,28 @@ class Outbox:
         else:
             self._flusher.count(len(frames), size_bytes)
 
+    def drained(self) -> None:
+        """The transport has got rid of everything: write of what yields as much as leaves at once, and a chunk more."""
+        waiting = self._yielding
+        while waiting and not self._transport.get_write_buffer_size():
+            chunk = waiting.popleft()
+            while waiting and len(chunk) + len(waiting[0]) <= CHUNK_BYTES:
+                chunk += waiting.popleft()
+            self._yielding_bytes -= len(chunk)
+            self._frames.append(chunk)
+            self._queued_bytes += len(chunk)
+            self.flush_now()
+
+    def _let_wait(self, frame: bytes) -> None:
+        if self._yielding is None:
+            self._yielding = deque()
+        self._yielding.append(frame)
+        self._yielding_bytes += len(frame)
+        self._transport.set_write_buffer_limits(0)  # so that `drained` is called when there is nothing left
+
     def close(self) -> None:
         """Drop what waits and take nothing more."""
         self._closed = True
         self._on_overflow = _nothing  # nor hold whom it would be told
         self._frames, self._queued_bytes = [], 0
+        self._yielding, self._yielding_bytes = None, 0

@@ -25,7 +25,7 @@ class Subscriber(Protocol):
         """Whom it speaks for."""
         ...
 
-    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
+    def send(self, frames: bytes, *, snapshot: bool = False, yielding: bool = False) -> None:
         """Queue one or more finished frames. Never raises, and never calls the hub back."""
         ...
 

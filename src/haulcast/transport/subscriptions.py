@@ -19,7 +19,7 @@ from haulcast.ports import Role
 
 from .auth import Principal
 from .ring import Ring
-from .topics import TopicKey, TopicVersion
+from .topics import TopicKey, TopicVersion, is_board
 
 MAX_CONNECTIONS = 5
 MAX_TOPICS = 32
@@ -37,8 +37,9 @@ class Connection(Protocol):
         """Whose it is."""
         ...
 
-    def send(self, frames: bytes, *, snapshot: bool = False) -> None:
-        """Send finished frames, in order, soon. Never blocks. A snapshot may be of any size."""
+    def send(self, frames: bytes, *, snapshot: bool = False, yielding: bool = False) -> None:
+        """Send finished frames, in order, soon. Never blocks. A snapshot may be of any size. What yields waits until
+        all that does not has left."""
         ...
 
 
@@ -48,13 +49,26 @@ MAX_OWED = 100
 class Topic:
     """A topic that somebody has subscribed to, or had just now. Nothing that was sent of it is newer than `version`."""
 
-    __slots__ = ("counted", "customer_id", "key", "label", "lasts", "owed", "reading", "ring", "subscribers", "version")
+    __slots__ = (
+        "counted",
+        "customer_id",
+        "key",
+        "label",
+        "lasts",
+        "owed",
+        "reading",
+        "ring",
+        "subscribers",
+        "version",
+        "yields",
+    )
 
     def __init__(self, key: TopicKey, retired: TopicVersion) -> None:
         name = key[1]
         self.key = key
         self.label = name.encode()
         self.counted = not name.startswith("broadcast:")
+        self.yields = is_board(name)  # to replies, offers and whatever else its subscribers are sent
         self.version = retired if self.counted else (0, 0)
         self.subscribers: dict[Connection, TopicVersion] = {}
         self.owed: list[tuple[bytes, bytes]] = []
@@ -83,14 +97,14 @@ class Topic:
         for connection, had in self.subscribers.items():
             if had < version:
                 self.subscribers[connection] = version
-                connection.send(frames, snapshot=large)
+                connection.send(frames, snapshot=large, yielding=self.yields)
 
     def send_snapshot(self, to: Iterable[Connection], version: TopicVersion, frame: bytes) -> None:
         """Send a snapshot to those of `to` who are still subscribed."""
         for connection in to:
             if connection in self.subscribers:
                 self.subscribers[connection] = version
-                connection.send(frame, snapshot=True)
+                connection.send(frame, snapshot=True, yielding=self.yields)
 
 
 class Subscriptions:

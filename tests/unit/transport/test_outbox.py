@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from haulcast.transport.metrics import TransportMetrics
-from haulcast.transport.outbox import Flusher, Outbox
+from haulcast.transport.outbox import CHUNK_BYTES, Flusher, Outbox
 from tests.unit.transport.fakes import make_metrics
 
 LIMIT = 1000
@@ -22,15 +22,22 @@ class NotingTransport:
         self.closing = False
         self.broken = False
         self.aborted = False
+        self.tells_when_drained = False
+        self.fills = False  # whether what is written stays in the buffer
 
     def write(self, data: bytes) -> None:
         if self.broken:
             raise OSError("broken")
         assert not self.closing, "a closing transport is not written to"
         self.writes.append(data)
+        if self.fills:
+            self.buffered += len(data)
 
     def get_write_buffer_size(self) -> int:
         return self.buffered
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        self.tells_when_drained = high == 0
 
     def is_closing(self) -> bool:
         return self.closing
@@ -207,6 +214,83 @@ class TestBound:
         sender.outbox.send(b"x" * 600)
         sender.outbox.send(b"x" * 600)
         assert sender.overflows == 1
+
+
+class TestYielding:
+    async def test_while_nothing_waits_all_frames_keep_their_order(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        for payload in (b"a", b"b", b"c"):
+            sender.outbox.send(payload, yielding=payload == b"b")
+        await tick()
+        assert sender.transport.writes == [b"abc"]
+        assert not sender.transport.tells_when_drained
+
+    async def test_on_a_slow_connection_what_yields_waits_until_all_else_has_left(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.transport.buffered = 10
+        sender.outbox.send(b"board 1", yielding=True)
+        assert sender.transport.tells_when_drained
+        sender.outbox.send(b"reply")
+        await tick()
+        assert sender.transport.writes == [b"reply"]
+        sender.outbox.send(b"board 2", yielding=True)
+        await tick()
+        sender.transport.buffered = 0
+        sender.outbox.send(b"board 3", yielding=True)  # not before the others of its kind
+        sender.outbox.drained()
+        assert sender.transport.writes == [b"reply", b"board 1board 2board 3"]
+        sender.outbox.send(b"board 4", yielding=True)
+        await tick()
+        assert sender.transport.writes[2:] == [b"board 4"]
+
+    async def test_it_leaves_a_chunk_at_a_time(self, flusher: Flusher) -> None:
+        sender = Sender(flusher, limit=10 * CHUNK_BYTES)
+        sender.transport.buffered = 1
+        small, large = b"s" * (CHUNK_BYTES // 2), b"l" * (2 * CHUNK_BYTES)
+        for payload in (small, small, small, large):
+            sender.outbox.send(payload, yielding=True)
+        for expected in (small + small, small, large):
+            sender.transport.fills = True
+            sender.transport.buffered = 0
+            sender.outbox.drained()
+            assert sender.transport.writes.pop() == expected
+            assert sender.transport.writes == []
+        sender.transport.buffered = 0
+        sender.outbox.drained()
+        assert sender.transport.writes == []
+
+    async def test_what_is_held_is_released_in_order(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.transport.buffered = 1
+        sender.outbox.hold()
+        sender.outbox.send(b"board", yielding=True)
+        sender.outbox.send(b"feed")
+        sender.transport.buffered = 0
+        sender.outbox.drained()
+        sender.outbox.release(b"hello")
+        await tick()
+        assert sender.transport.writes == [b"helloboardfeed"]
+
+    async def test_it_counts_as_what_waits_until_it_has_left(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        sender.transport.buffered = 100
+        sender.outbox.send(b"x" * 800, yielding=True)
+        sender.outbox.send(b"x" * 100)
+        assert sender.overflows == 0
+        sender.outbox.send(b"x", yielding=True)
+        assert sender.overflows == 1
+        sender.outbox.drained()
+        await tick()
+        assert sender.transport.writes == []
+
+    async def test_once_it_has_left_it_does_not_count_any_more(self, flusher: Flusher) -> None:
+        sender = Sender(flusher)
+        for _ in range(3):
+            sender.transport.buffered = 100
+            sender.outbox.send(b"x" * 800, yielding=True)
+            sender.transport.buffered = 0
+            sender.outbox.drained()
+        assert sender.overflows == 0
 
 
 class TestHolding:

@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from weakref import WeakSet
+from weakref import ref
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import WSMessage, WSMsgType, web
 from prometheus_client import CollectorRegistry
 
@@ -47,8 +49,8 @@ class Bench:
     def __init__(self, runner: web.AppRunner, takers: "asyncio.Queue[Taker]") -> None:
         self.runner = runner
         self.port: int = runner.addresses[0][1]
-        self.requests: WeakSet[web.Request] = WeakSet()
-        """Those that anybody still holds."""
+        self.requests: list[ref[web.Request]] = []
+        """All there were."""
         self._takers = takers
 
     async def taker(self) -> Taker:
@@ -65,7 +67,7 @@ async def serving() -> AsyncIterator[Bench]:
         taker = Taker(transport)
         take_over(request, transport, taker)
         takers.put_nowait(taker)
-        bench.requests.add(request)
+        bench.requests.append(ref(request))
         return response
 
     app = web.Application()
@@ -93,7 +95,7 @@ async def connected(bench: Bench) -> AsyncIterator[aiohttp.ClientWebSocketRespon
 @asynccontextmanager
 async def raw(bench: Bench) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A client that says what the test says, and goes without a word."""
-    stream, writer = await asyncio.open_connection("127.0.0.1", bench.port)
+    stream, writer = await asyncio.open_connection("127.0.0.1", bench.port, limit=2**26)
     try:
         yield stream, writer
     finally:
@@ -182,7 +184,8 @@ async def test_aiohttp_keeps_nothing_of_the_connection_and_does_not_close_it() -
             while [task for task in asyncio.all_tasks() if "RequestHandler" in repr(task)]:
                 await asyncio.sleep(0)
         gc.collect()
-        assert not bench.requests
+        [request] = bench.requests
+        assert request() is None
         await bench.runner.shutdown()
         await client.send_str("and here")
         await taker.next()
@@ -233,3 +236,37 @@ async def test_a_client_that_does_not_read_overflows_and_the_server_goes_on() ->
         assert taker.transport.get_write_buffer_size() <= 2**20
         taker.transport.abort()
         client._conn.transport.abort()
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_does_not_yield_overtakes_what_does_on_a_slow_connection(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """And all of it arrives, what yields in its order."""
+
+    async def story() -> None:
+        async with serving() as bench, raw(bench) as (stream, writer):
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            writer.write(UPGRADE)
+            await stream.readuntil(b"\r\n\r\n")
+            taker = await bench.taker()
+            taker.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            outbox = Outbox(taker.transport, Flusher(make_metrics(CollectorRegistry())), 2**27, lambda: None)
+            taker.resume_writing = outbox.drained  # type: ignore[method-assign]
+            for number in range(1, 201):
+                outbox.send(b"%b %04d;" % (b"b" * 50_000, number), yielding=True)
+                await asyncio.sleep(0)
+            outbox.send(b"reply;")
+            outbox.send(b"end;", yielding=True)
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            came = (await asyncio.wait_for(stream.readuntil(b"end;"), 20)).split(b";")[:-1]
+            numbers = [int(each[-4:]) for each in came if each.startswith(b"b")]
+            assert numbers == [*range(1, 201)]
+            # Before it only what the sockets and the buffers of the loop have taken.
+            assert came.index(b"reply") < 100
+            taker.transport.abort()
+            await asyncio.wait_for(taker.lost.wait(), 5)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(story())
