@@ -77,6 +77,10 @@ _READERS: Mapping[str, Callable[[Snapshots, TenantId, str], Awaitable[Snapshot |
 _OWNERS: Mapping[str, Role] = {"broadcast": Role.CUSTOMER, "feed": Role.TRANSPORTER, "driver": Role.DRIVER}
 
 
+KINDS = (*_READERS, "board")
+"""What topics there are: what their names begin with."""
+
+
 def may_ask(principal: Principal, name: str) -> bool:
     """Whether there can be a topic of that name that the principal may see."""
     if is_board(name):
