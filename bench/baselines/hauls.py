@@ -30,9 +30,10 @@ _HAUL = {"pickup": {"lat": LAT, "lng": LNG}, "drop": {"lat": 13.08, "lng": 80.27
 class Trips:
     """Changes to tell of."""
 
-    def __init__(self, haulcast: Haulcast, rounds: int) -> None:
-        """`rounds`: how many times `TOPICS` changes will be made, at most."""
+    def __init__(self, haulcast: Haulcast, rounds: int, **settings: object) -> None:
+        """`rounds`: how many times `TOPICS` changes will be made, at most. `settings`: of the tenant."""
         self._haulcast = haulcast
+        self._settings = settings
         self._each = -(-rounds // (len(_STATUSES) * _PHONES))
         """How many trips of one broadcast a phone has."""
         self._phones: dict[str, Phone] = {}
@@ -45,7 +46,7 @@ class Trips:
         transporters = [f"t{number}" for number in range(_PHONES)]
         trips_each = self._each * TOPICS
         fleet = {one: [(f"{one}-v{n}", TRUCK) for n in range(trips_each)] for one in transporters}
-        await self._haulcast.create_tenant(TENANT)
+        await self._haulcast.create_tenant(TENANT, **self._settings)
         await self._haulcast.import_fleet(TENANT, fleet, drivers=trips_each)
         for transporter in transporters:
             phone = self._phones[transporter] = await self._phone("transporter", transporter)
