@@ -127,7 +127,7 @@ class BroadcastActor:
         self.state = None if stored is None else stored.state
         if self.state is not None:
             self._index(None, self.state)
-            self._record(self.state)
+            self._record(None, self.state)
 
     def next_deadline_ms(self) -> int | None:
         """When the state next wants a `Tick`; None if never."""
@@ -183,8 +183,7 @@ class BroadcastActor:
                 self.state = after
                 self._count(before, after, decision.events)
                 self._index(before, after)
-                if before is None:
-                    self._record(after)
+                self._record(before, after)
                 self._context.publisher.publish(Change(self.epoch, before, after, decision.effects))
                 self._carry_out(decision.effects)
                 if decision.reply is not None:
@@ -249,12 +248,14 @@ class BroadcastActor:
     def _ownership(self) -> Ownership:
         return Ownership(self.epoch, self.incarnation)
 
-    def _record(self, state: Broadcast) -> None:
-        """Have the other nodes find the broadcast here. Should the entry be left behind, it goes by itself."""
-        left_ms = max(0, state.expires_at_ms - self._context.clock.now_ms()) if state.live else 0
-        self._context.cluster.record(
-            self._tenant_id, self._broadcast_id, self._ownership, left_ms + _DIRECTORY_SPARE_MS
-        )
+    def _record(self, before: Broadcast | None, after: Broadcast) -> None:
+        """Have the other nodes find the broadcast here while it is live; of one that has ended the journal tells them.
+        Should the entry be left behind, it goes by itself."""
+        if after.live and before is None:
+            left_ms = max(0, after.expires_at_ms - self._context.clock.now_ms()) + _DIRECTORY_SPARE_MS
+            self._context.cluster.record(self._tenant_id, self._broadcast_id, self._ownership, left_ms)
+        elif not after.live and (before is None or before.live):
+            self._context.cluster.forget(self._tenant_id, self._broadcast_id, self._ownership)
 
     def _seek(self, effect: fx.SeekCandidates) -> None:
         if not self._seeking and self._context.clock.now_ms() >= self._seek_not_before_ms:

@@ -3,8 +3,10 @@
 1. Customers broadcast one haul after the other. Most have their pickup where the transporters are; some take them back
    soon; some have it where nobody is, so that only their deadline ends them.
 2. Every transporter accepts whatever its feed shows as open, at once and once, with its one vehicle, and delivers soon.
-3. A story waits for what it wants to happen (`won_more`, `racing`), breaks something, and lets the city `finish`: no
-   new hauls, live ones are taken back, and everything that is under way comes to its end.
+3. On each node an operator has the board open, and comes back to it with what was held.
+4. A story waits for what it wants to happen (`won_more`, `racing`), breaks something, and lets the city `finish`: no
+   new hauls, live ones are taken back, and everything that is under way comes to its end. Then every board and every
+   feed has to come to what the journal says, whatever was lost, doubled, resumed or failed over on the way.
 """
 
 import asyncio
@@ -15,10 +17,19 @@ from typing import Any, Self
 
 import aiohttp
 import asyncpg
+import orjson
 
+from haulcast.clock import SystemClock
 from haulcast.demo.checker import LIVE
 from haulcast.demo.kept import PostgresTables
 from haulcast.demo.record import Recorder
+from haulcast.domain.delta import difference
+from haulcast.domain.ids import TenantId, TransporterId
+from haulcast.domain.views import broadcast_view
+from haulcast.ports import Journal
+from haulcast.storage.postgres import PostgresJournal
+from haulcast.transport.board import ENDED_SHOWN_MS, MAX_SHOWN
+from haulcast.transport.snapshots import Snapshots
 from tests.acceptance.cluster.nodes import ClusterNode, Nodes
 from tests.acceptance.cluster.roaming import Answer, User
 from tests.acceptance.network import Network, accept_of, haul, north_of_pickup
@@ -30,6 +41,8 @@ NOWHERE_KM = 3_000
 REPORT_EVERY_S = 1.5
 LOOK_EVERY_S = 0.03
 ENDED_WITHIN_S = 40.0
+CONVERGED_WITHIN_S = 30.0
+"""Half of the time after which a board is compared with the journal anyway: what was lost has to be noticed."""
 
 
 class Crowd:
@@ -41,16 +54,18 @@ class Crowd:
         self.recorder = Recorder()
         self.customers: list[User] = []
         self.transporters: list[User] = []
+        self.operators: list[User] = []
         self.url = nodes.postgres.url
         self._cleanup = AsyncExitStack()
         self._stopping = asyncio.Event()
         self._shopping: list[asyncio.Task[None]] = []
         self._working: list[asyncio.Task[None]] = []
+        self._watching: list[asyncio.Task[None]] = []
 
     @property
     def users(self) -> list[User]:
         """Everybody."""
-        return [*self.customers, *self.transporters]
+        return [*self.customers, *self.transporters, *self.operators]
 
     async def __aenter__(self) -> Self:
         self.session = await self._cleanup.enter_async_context(
@@ -66,6 +81,8 @@ class Crowd:
         self._cleanup.callback(self._stop)
         self.transporters = [self.user("transporter", name, number) for number, name in enumerate(names)]
         self._working = [tasks.create_task(self._work(user, number)) for number, user in enumerate(self.transporters)]
+        self.operators = [self.user("operator", f"op{number}", number) for number in range(len(self.nodes.all))]
+        self._watching = [tasks.create_task(self._watch(user)) for user in self.operators]
         customers = [self.user("customer", f"c{number}", number) for number in range(CUSTOMERS)]
         self.customers += customers
         self._shopping = [tasks.create_task(self._shop(user)) for user in customers]
@@ -164,10 +181,45 @@ class Crowd:
 
         await eventually_answered(over, "every broadcast has ended", ENDED_WITHIN_S)
         await asyncio.wait_for(asyncio.gather(*self._working), ENDED_WITHIN_S)
+        journal = await PostgresJournal.open(self.url)
+        try:
+            for user in (*self.operators, *self.transporters):
+                await self._comes_to_the_truth(user, journal)
+        finally:
+            await journal.close()
+        for task in self._watching:
+            task.cancel()
         await asyncio.gather(*(user.hang_up() for user in self.users))
 
+    async def _comes_to_the_truth(self, user: User, journal: Journal) -> None:
+        tenant_id, clock = TenantId(self.tenant), SystemClock()
+        topic, truth = self._board, Json()
+        last: Json = {}
+        if user.role == "operator":
+            listed = await journal.list_board(tenant_id, clock.now_ms() - ENDED_SHOWN_MS, None, MAX_SHOWN)
+            truth["broadcasts"] = {one.state.broadcast_id: broadcast_view(one.state) for one in listed}
+        else:
+            topic = f"feed:{user.name}"
+            truth = await Snapshots(journal, clock).feed_view(tenant_id, TransporterId(user.name))
+        truth = orjson.loads(orjson.dumps(truth))
+
+        async def shown() -> bool:
+            view = (await user.connected()).views.get(topic)
+            last.update({} if view is None else view.state)
+            return view is not None and view.state == truth
+
+        try:
+            await eventually_answered(shown, f"{user.name} sees {topic} as the journal has it", CONVERGED_WITHIN_S)
+        except AssertionError as error:
+            wrong = difference(truth, last)
+            raise AssertionError(f"{error}; it differs in {[*wrong.set][:10]} {wrong.gone[:10]}") from None
+
+    @property
+    def _board(self) -> str:
+        return f"board:{self.tenant}"
+
     def _stop(self) -> None:
-        for task in (*self._shopping, *self._working):
+        for task in (*self._shopping, *self._working, *self._watching):
             task.cancel()
 
     # --- What they do ---
@@ -211,6 +263,13 @@ class Crowd:
             return (await self.statuses()).get(broadcast_id, "") not in LIVE
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # the journal may be what is broken
             return False
+
+    async def _watch(self, operator: User) -> None:
+        """Have the board open, until the city has come to its end."""
+        operator.holds(self._board)
+        while True:
+            await operator.connected()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _work(self, transporter: User, number: int) -> None:
         """Until the city stops and nothing is under way any more."""

@@ -141,6 +141,10 @@ class User:
         """Where that leads."""
         return self.phones[-1][0]
 
+    def holds(self, topic: str) -> None:
+        """Ask each node for the topic from the beginning, as nothing of it has been shown yet."""
+        self._shown.setdefault(topic, View((0, 0), {}, snapshots=0))
+
     async def connected(self) -> RoamingPhone:
         """A connection, a new one if there is none."""
         async with self._dialing:

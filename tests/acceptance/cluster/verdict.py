@@ -44,7 +44,10 @@ async def judge(crowd: Crowd, outage_s: float = 0.0) -> None:
     evidence += _late(kept, (FAILOVER_BOUND_S + outage_s) * 1000)
     assert not evidence, "\n".join(evidence)
     with Redis.from_url(crowd.nodes.redis.url) as redis:
-        await eventually(lambda: not _foreign(redis), "Redis holds nothing of what is over")
+        try:
+            await eventually(lambda: not _foreign(redis), "Redis holds nothing of what is over")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {_foreign(redis)}") from None
 
 
 async def _ask_again(user: User) -> None:
