@@ -8,9 +8,9 @@ a jump to anywhere in the area. Figures are over all rounds on one index, in a r
 garbage collector is on, as it is in a server.
 
 "presence": the same vehicles, those of 30,000 transporters at random, all online; each transporter's first vehicle
-stands anywhere and its others within 15 km of it. A lookup asks for the nearest 500 transporters; "excluded": so
-many of the nearest have been offered the haul before. The longest turn is the longest stretch in any lookup that
-does not let the event loop run. A report is the Point, checked, and the call.
+stands anywhere and its others within 15 km of it. A lookup asks for the nearest 500 transporters and the nearest 20 of
+those left out; "excluded": so many of the nearest have been offered the haul before. The longest turn is the longest
+stretch in any lookup that does not let the event loop run. A report is the Point, checked, and the call.
 
     python -m bench.positions [--vehicles 100000] [--lookups 200] [--rounds 5]
 """
@@ -29,6 +29,7 @@ from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point
 from haulcast.domain.grid import GridIndex
 from haulcast.domain.ids import TenantId, TransporterId, VehicleId
+from haulcast.domain.waves import MAX_LEFT_OUT
 from haulcast.ports import Nearby
 from haulcast.storage.memory.presence import MemoryPresence
 
@@ -194,7 +195,17 @@ def nearest(
     exclude: Collection[TransporterId],
     limit: int,
 ) -> tuple[Nearby, list[float]]:
-    return run(presence.nearest(TENANT, center, vehicle_types=(KIND,), radius_m=radius_m, exclude=exclude, limit=limit))
+    return run(
+        presence.nearest(
+            TENANT,
+            center,
+            vehicle_types=(KIND,),
+            radius_m=radius_m,
+            exclude=exclude,
+            limit=limit,
+            left_out_limit=MAX_LEFT_OUT,
+        )
+    )
 
 
 def measure_presence(area: str, side_km: float, vehicles: int, lookups: int, rounds: int) -> None:

@@ -29,6 +29,7 @@ from haulcast.domain.ids import (
     request_id,
     trip_id,
 )
+from haulcast.domain.ranking import LeftOut, LeftOutReason
 from haulcast.domain.replies import Done, Reply
 from haulcast.domain.states import EndReason, TripStatus
 from haulcast.ports import (
@@ -152,7 +153,11 @@ class Haul:
 
     def wave(self, *transporters: str, wave: int = 1) -> WaveSent:
         offers = tuple(self.offer(one, wave=wave, distance_m=n) for n, one in enumerate(transporters))
-        return WaveSent(self.at_ms, wave, offers, self.at_ms + 15_000)
+        return WaveSent(self.at_ms, wave, offers, self.at_ms + 15_000, 10_000.0, (self.left_out(),))
+
+    def left_out(self) -> LeftOut:
+        """Somebody whom every wave leaves out."""
+        return LeftOut(9_500, TransporterId("t9"), VehicleId("t9v1"), self.vehicle_type, LeftOutReason.ON_TRIP)
 
     def offered(self, transporter: str) -> Offered:
         return Offered(self.at_ms, self.offer(transporter))

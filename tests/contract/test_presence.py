@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import EARTH_RADIUS_M, Point, distance_m
 from haulcast.domain.ids import TenantId, TransporterId, VehicleId
-from haulcast.domain.ranking import Candidate, rank
-from haulcast.ports import Nearby, Presence
+from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, rank
+from haulcast.ports import LAPSED_KEPT_S, Nearby, Presence
 from haulcast.storage.memory import presence as memory
 from haulcast.storage.memory.presence import MemoryPresence
 from haulcast.storage.redis import RedisPresence
@@ -69,9 +69,16 @@ async def nearest(
     radius_m: float | None = None,
     exclude: Collection[TransporterId] = (),
     limit: int = 100,
+    left_out_limit: int = 0,
 ) -> Nearby:
     return await presence.nearest(
-        tenant_id, center, vehicle_types=vehicle_types, radius_m=radius_m, exclude=exclude, limit=limit
+        tenant_id,
+        center,
+        vehicle_types=vehicle_types,
+        radius_m=radius_m,
+        exclude=exclude,
+        limit=limit,
+        left_out_limit=left_out_limit,
     )
 
 
@@ -87,12 +94,12 @@ async def test_a_vehicle_is_found_when_it_has_reported_and_its_transporter_is_on
     await presence.go_online(ACME, T1)
     assert await found(presence) == []
     presence.report(ACME, V1, MUMBAI)
-    assert await nearest(presence) == Nearby((Candidate(0, T1, V1.vehicle_id, "van"),), left_out=False)
+    assert await nearest(presence) == Nearby((Candidate(0, T1, V1.vehicle_id, "van"),), more=False)
     assert await presence.available(ACME, T1) == [(V1, MUMBAI)]
 
 
 async def test_nobody_at_all_is_nobody_left_out(presence: Presence) -> None:
-    assert await nearest(presence) == Nearby((), left_out=False)
+    assert await nearest(presence) == Nearby((), more=False)
     assert await presence.available(ACME, T1) == []
     assert not await presence.is_online(ACME, T1)
 
@@ -441,7 +448,7 @@ async def test_each_transporter_comes_once_with_its_nearest_vehicle_that_matches
         (1_000, T1, "near"),
         (2_000, T2, "between"),
     ]
-    assert not nearby.left_out
+    assert not nearby.more
 
 
 async def test_several_types_are_one_search(presence: Presence) -> None:
@@ -471,19 +478,19 @@ async def test_equally_near_to_the_metre_come_in_the_order_of_their_ids(presence
     for limit in (1, 2, 3):
         nearby = await nearest(presence, east(0), limit=limit)
         assert [(each.distance_m, each.transporter_id, each.vehicle_id) for each in nearby.candidates] == ranked[:limit]
-        assert nearby.left_out == (limit < 3)
+        assert nearby.more == (limit < 3)
 
 
-async def test_left_out_counts_transporters_and_not_their_vehicles(presence: Presence) -> None:
+async def test_more_counts_transporters_and_not_their_vehicles(presence: Presence) -> None:
     await place(presence, [(vehicle(f"v{number}", T1), east(number * 1_000)) for number in range(5)])
-    assert not (await nearest(presence, east(0), limit=1)).left_out
+    assert not (await nearest(presence, east(0), limit=1)).more
     await place(presence, [(vehicle("w", T2), east(50_000))])
-    assert (await nearest(presence, east(0), limit=1)).left_out
-    assert not (await nearest(presence, east(0), limit=1, radius_m=49_000)).left_out
-    assert not (await nearest(presence, east(0), limit=1, exclude=[T2])).left_out
-    assert not (await nearest(presence, east(0), limit=2)).left_out
+    assert (await nearest(presence, east(0), limit=1)).more
+    assert not (await nearest(presence, east(0), limit=1, radius_m=49_000)).more
+    assert not (await nearest(presence, east(0), limit=1, exclude=[T2])).more
+    assert not (await nearest(presence, east(0), limit=2)).more
     await presence.go_offline(ACME, T2)
-    assert not (await nearest(presence, east(0), limit=1)).left_out
+    assert not (await nearest(presence, east(0), limit=1)).more
 
 
 async def test_the_excluded_make_room_for_others(presence: Presence) -> None:
@@ -491,7 +498,7 @@ async def test_the_excluded_make_room_for_others(presence: Presence) -> None:
     for exclude in ([T1], {T1}, {T1: None}.keys(), (T1, T1, TransporterId("unheard of"))):
         nearby = await nearest(presence, east(0), exclude=exclude, limit=1)
         assert [each.transporter_id for each in nearby.candidates] == [T2]
-        assert nearby.left_out
+        assert nearby.more
 
 
 async def test_the_radius_includes_its_edge(presence: Presence) -> None:
@@ -534,7 +541,7 @@ async def test_whoever_is_nearest_is_found_wherever_they_are_and_however_far(pre
             if radius_m is None or distance_m(center, point) <= radius_m
         ]
         limit = rng.choice((3, 30, 300))
-        expected = Nearby(rank(candidates, (), limit), left_out=len(candidates) > limit)
+        expected = Nearby(rank(candidates, (), limit), more=len(candidates) > limit)
         assert await nearest(presence, center, radius_m=radius_m, limit=limit) == expected
 
 
@@ -554,11 +561,237 @@ async def test_a_crowd_in_one_place_is_ranked_by_id_and_all_of_it_is_looked_at(p
         ("t00001", "v00001"),
         ("t00002", "v00002"),
     ]
-    assert nearby.left_out
+    assert nearby.more
     exclude = {each.transporter_id for each in crowd}
     assert await nearest(presence, exclude=exclude, limit=3) == Nearby(
-        (Candidate(round(distance_m(MUMBAI, THANE)), T1, VehicleId("far"), "van"),), left_out=False
+        (Candidate(round(distance_m(MUMBAI, THANE)), T1, VehicleId("far"), "van"),), more=False
     )
+
+
+# --- Who is left out -------------------------------------------------------------------------------------------------
+
+
+async def left_out(
+    presence: Presence,
+    *,
+    vehicle_types: Collection[str] = ("van",),
+    radius_m: float | None = None,
+    exclude: Collection[TransporterId] = (),
+    limit: int = 100,
+    left_out_limit: int = 20,
+) -> list[tuple[int, str, str]]:
+    """How far from the origin each stands, by which vehicle, and why it is left out."""
+    nearby = await nearest(
+        presence,
+        east(0),
+        vehicle_types=vehicle_types,
+        radius_m=radius_m,
+        exclude=exclude,
+        limit=limit,
+        left_out_limit=left_out_limit,
+    )
+    assert not {each.transporter_id for each in nearby.left_out} & {*exclude, *offered(nearby)}
+    return [(each.distance_m, each.vehicle_id, each.reason) for each in nearby.left_out]
+
+
+def offered(nearby: Nearby) -> list[TransporterId]:
+    return [candidate.transporter_id for candidate in nearby.candidates]
+
+
+def fleet(count: int, first: int = 1) -> list[Vehicle]:
+    """Vehicles of as many transporters, named so that their order is that of their numbers."""
+    return [vehicle(f"v{n:03}", TransporterId(f"t{n:03}")) for n in range(first, first + count)]
+
+
+async def test_each_who_is_left_out_is_told_with_the_reason(presence: Presence, clock: ManualClock) -> None:
+    near, offline, silent, on_trip, lapsed, second, far = fleet(7)
+    await place(presence, [(silent, east(300)), (lapsed, east(500))])
+    clock.advance(120)
+    await presence.go_online(ACME, lapsed.transporter_id)
+    presence.report(ACME, silent, east(300))
+    others = [(near, 100), (offline, 200), (on_trip, 400), (second, 600), (far, 1_001)]
+    await place(presence, [(each, east(metres)) for each, metres in others])
+    await presence.go_offline(ACME, offline.transporter_id)
+    presence.engage(ACME, on_trip.vehicle_id)
+    assert await left_out(presence, radius_m=1_000, limit=1) == [
+        (200, "v002", "offline"),
+        (300, "v003", "offline"),
+        (400, "v004", "on_trip"),
+        (500, "v005", "no_signal"),
+        (600, "v006", "over_limit"),
+        (1_001, "v007", "out_of_range"),
+    ]
+
+
+async def test_the_first_reason_that_holds_is_told(presence: Presence, clock: ManualClock) -> None:
+    """Offline, on a trip, no signal, out of range."""
+    await place(presence, [(V1, east(5_000))])
+    presence.engage(ACME, V1.vehicle_id)
+    clock.advance(60)
+    assert await left_out(presence, radius_m=1_000) == [(5_000, "v1", "on_trip")]
+    await presence.go_offline(ACME, T1)
+    assert await left_out(presence, radius_m=1_000) == [(5_000, "v1", "offline")]
+    await presence.go_online(ACME, T1)
+    presence.release(ACME, V1.vehicle_id)
+    assert await left_out(presence, radius_m=1_000) == [(5_000, "v1", "no_signal")]
+    presence.report(ACME, V1, east(5_000))
+    assert await left_out(presence, radius_m=1_000) == [(5_000, "v1", "out_of_range")]
+
+
+async def test_a_position_too_old_to_count_is_remembered_for_ten_minutes(
+    presence: Presence, clock: ManualClock
+) -> None:
+    await place(presence, [(V1, east(100))])
+    clock.advance(60)
+    await presence.go_online(ACME, T1)
+    for seconds in (0, 540, 59.9):
+        clock.advance(seconds)
+        await presence.go_online(ACME, T1)
+        await presence.sweep()
+        assert await left_out(presence) == [(100, "v1", "no_signal")]
+        assert await found(presence) == []
+    clock.advance(0.1)
+    assert await left_out(presence) == []
+    presence.report(ACME, V1, east(200))
+    assert await left_out(presence) == []
+    assert await found(presence) == ["v1"]
+
+
+async def test_one_with_another_vehicle_that_matches_is_a_candidate_and_not_left_out(presence: Presence) -> None:
+    await place(presence, [(vehicle("near", T1), east(100)), (vehicle("far", T1), east(5_000)), (V2, east(200))])
+    presence.engage(ACME, VehicleId("near"))
+    nearby = await nearest(presence, east(0), left_out_limit=20)
+    assert (offered(nearby), nearby.left_out) == ([T2, T1], ())
+    assert await left_out(presence, radius_m=1_000) == [(100, "near", "on_trip")]
+    assert await left_out(presence, limit=1) == [(100, "near", "on_trip")]
+
+
+async def test_each_left_out_comes_once_with_its_nearest_vehicle_and_ties_go_by_id(presence: Presence) -> None:
+    await place(
+        presence,
+        [
+            (vehicle("v9", T1), east(100.2)),
+            (vehicle("v8", T1), east(100.3)),
+            (vehicle("v7", T2), east(100.1)),
+            (vehicle("v6", T3), east(99.8)),
+            (vehicle("v5", T3), east(99.0)),
+            (vehicle("v4", T1), east(101.0)),
+        ],
+    )
+    presence.engage(ACME, VehicleId("v8"))
+    expected = [(99, "v5", "out_of_range"), (100, "v8", "on_trip"), (100, "v7", "out_of_range")]
+    for limit in range(1, 4):
+        assert await left_out(presence, radius_m=10, left_out_limit=limit) == expected[:limit]
+
+
+async def test_no_more_are_told_than_asked_for_and_those_are_the_nearest(presence: Presence) -> None:
+    """Wherever the candidates end: at the limit, at the radius, or with the last of all."""
+    vans = fleet(60)
+    await place(presence, [(each, east(number * 100)) for number, each in enumerate(vans, start=1)])
+    for each in vans[:10]:
+        presence.engage(ACME, each.vehicle_id)
+    for each in vans[30:40]:
+        await presence.go_offline(ACME, each.transporter_id)
+    free = [*range(11, 31), *range(41, 61)]
+    for limit, radius_m in ((5, None), (5, 2_500), (100, 2_500), (100, 500), (100, None), (1, 50)):
+        taken = [number for number in free if radius_m is None or number * 100 <= radius_m][:limit]
+        rest = [number * 100 for number in range(1, 61) if number not in taken]
+        for count in (0, 1, 20, 100):
+            told = await left_out(presence, limit=limit, radius_m=radius_m, left_out_limit=count)
+            assert [metres for metres, _, _ in told] == rest[:count]
+
+
+async def test_the_excluded_and_other_types_and_tenants_are_not_left_out(presence: Presence) -> None:
+    truck = vehicle("truck", TransporterId("t4"), "truck")
+    await place(presence, [(V1, east(100)), (V2, east(200)), (V3, east(300)), (truck, east(50))])
+    presence.report(OTHER, vehicle("v9", TransporterId("t9")), east(10))
+    assert await left_out(presence, exclude=[T1], limit=1) == [(300, "v3", "over_limit")]
+    assert await left_out(presence, exclude=[T1], limit=1, vehicle_types=["van", "truck"]) == [
+        (200, "v2", "over_limit"),
+        (300, "v3", "over_limit"),
+    ]
+    assert await left_out(presence, vehicle_types=[]) == []
+
+
+async def test_a_vehicle_that_was_anothers_or_of_another_type_is_not_left_out_as_that(presence: Presence) -> None:
+    await place(presence, [(V1, east(100)), (V2, east(200))])
+    assert await found(presence) == ["v2", "v1"]
+    await place(presence, [(vehicle("v1", T2), east(100)), (vehicle("v2", T2, "truck"), east(200))])
+    await presence.go_offline(ACME, T1)
+    assert await left_out(presence) == []
+    assert await left_out(presence, radius_m=10) == [(100, "v1", "out_of_range")]
+
+
+async def test_who_stands_behind_99_vehicles_of_the_excluded_is_left_out_too(presence: Presence) -> None:
+    many = [vehicle(f"w{number:03}", T1) for number in range(99)]
+    await place(presence, [(each, east(2_000 + number * 10)) for number, each in enumerate(many)])
+    await place(presence, [(V2, east(10_000)), (V3, east(500))])
+    presence.engage(ACME, V3.vehicle_id)
+    assert await left_out(presence, exclude=[T1], radius_m=1_000) == [
+        (500, "v3", "on_trip"),
+        (10_000, "v2", "out_of_range"),
+    ]
+
+
+async def test_who_is_left_out_is_found_wherever_they_are(presence: Presence) -> None:
+    """Against brute force: fleets that are large and small, crowded and sparse, on trips or not."""
+    rng = Random(2)
+    where: list[tuple[Vehicle, Point]] = []
+    for number in range(400):
+        transporter = TransporterId(f"t{rng.randrange(250):03}")
+        scale = rng.choice((0.01, 0.1, 1.0))
+        where.append((vehicle(f"v{number:03}", transporter), Point(rng.gauss(0, scale), rng.gauss(0, scale))))
+    await place(presence, where)
+    gone = {TransporterId(f"t{number:03}") for number in range(0, 250, 5)}
+    for each in gone:
+        await presence.go_offline(ACME, each)
+    busy = {each.vehicle_id for each, _ in where[::4]}
+    for vehicle_id in busy:
+        presence.engage(ACME, vehicle_id)
+    for _ in range(60):
+        center = Point(rng.gauss(0, 0.3), rng.gauss(0, 0.3))
+        radius_m = rng.choice((None, 10 ** rng.uniform(2, 5)))
+        exclude = {TransporterId(f"t{rng.randrange(250):03}") for _ in range(rng.choice((0, 10)))}
+        limit, left_out_limit = rng.choice((1, 10, 300)), rng.choice((5, 20))
+        expected = by_brute_force(
+            where, center, radius_m, exclude, limit, left_out_limit, lambda each: reason_of(each, gone, busy)
+        )
+        assert expected == await nearest(
+            presence, center, radius_m=radius_m, exclude=exclude, limit=limit, left_out_limit=left_out_limit
+        )
+
+
+def reason_of(
+    each: Vehicle, offline: Collection[TransporterId], engaged: Collection[VehicleId]
+) -> LeftOutReason | None:
+    if each.transporter_id in offline:
+        return LeftOutReason.OFFLINE
+    return LeftOutReason.ON_TRIP if each.vehicle_id in engaged else None
+
+
+def by_brute_force(
+    where: Iterable[tuple[Vehicle, Point]],
+    center: Point,
+    radius_m: float | None,
+    exclude: Collection[TransporterId],
+    limit: int,
+    left_out_limit: int,
+    obstacle: Callable[[Vehicle], LeftOutReason | None],
+) -> Nearby:
+    """What a lookup should say, if `obstacle` is why a vehicle cannot be found at all."""
+    candidates: list[Candidate] = []
+    others: list[LeftOut] = []
+    for each, position in where:
+        away_m = distance_m(center, position)
+        found = (round(away_m), each.transporter_id, each.vehicle_id, each.vehicle_type)
+        reason = obstacle(each)
+        if reason is None and (radius_m is None or away_m <= radius_m):
+            candidates.append(Candidate(*found))
+            reason = LeftOutReason.OVER_LIMIT
+        others.append(LeftOut(*found, reason or LeftOutReason.OUT_OF_RANGE))
+    everybody = rank(candidates, exclude, len(candidates))
+    chosen = {*exclude, *(candidate.transporter_id for candidate in everybody[:limit])}
+    return Nearby(everybody[:limit], len(everybody) > limit, rank(others, chosen, left_out_limit))
 
 
 # --- All of it against a model ---------------------------------------------------------------------------------------
@@ -616,7 +849,15 @@ class PresenceMachine(RuleBasedStateMachine):
             and (tenant_id, vehicle_id) not in self.engaged
         ]
 
-    @rule(seconds=st.sampled_from((1, 30, 59, 60, 119, 120)))
+    def obstacle(self, tenant_id: TenantId, each: Vehicle) -> LeftOutReason | None:
+        if not self.online(tenant_id, each.transporter_id):
+            return LeftOutReason.OFFLINE
+        if (tenant_id, each.vehicle_id) in self.engaged:
+            return LeftOutReason.ON_TRIP
+        at_s, _, _ = self.seen[tenant_id, each.vehicle_id]
+        return LeftOutReason.NO_SIGNAL if self.clock.now_s - at_s >= 60 else None
+
+    @rule(seconds=st.sampled_from((1, 30, 59, 60, 119, 120, 600)))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
@@ -670,6 +911,7 @@ class PresenceMachine(RuleBasedStateMachine):
         radius_m=st.sampled_from((None, None, 0.0, 1.0, 600.0, 3_000.0)),
         exclude=st.lists(transporters, max_size=2),
         limit=st.integers(1, 5),
+        left_out_limit=st.integers(0, 4),
     )
     def look_around(
         self,
@@ -679,19 +921,27 @@ class PresenceMachine(RuleBasedStateMachine):
         radius_m: float | None,
         exclude: list[TransporterId],
         limit: int,
+        left_out_limit: int,
     ) -> None:
-        candidates = [
-            Candidate(round(distance_m(center, position)), each.transporter_id, each.vehicle_id, each.vehicle_type)
-            for each, position in self.matching(tenant_id)
-            if each.vehicle_type in vehicle_types and (radius_m is None or distance_m(center, position) <= radius_m)
-        ]
-        everybody = rank(candidates, exclude, len(candidates) + 1)
         nearby = self.runner.run(
             self.presence.nearest(
-                tenant_id, center, vehicle_types=vehicle_types, radius_m=radius_m, exclude=exclude, limit=limit
+                tenant_id,
+                center,
+                vehicle_types=vehicle_types,
+                radius_m=radius_m,
+                exclude=exclude,
+                limit=limit,
+                left_out_limit=left_out_limit,
             )
         )
-        assert nearby == Nearby(everybody[:limit], left_out=len(everybody) > limit)
+        remembered = [
+            (each, position)
+            for (tenant, _), (at_s, each, position) in self.seen.items()
+            if tenant == tenant_id and each.vehicle_type in vehicle_types and self.clock.now_s - at_s < 660
+        ]
+        assert nearby == by_brute_force(
+            remembered, center, radius_m, exclude, limit, left_out_limit, lambda each: self.obstacle(tenant_id, each)
+        )
 
     @rule()
     def sweep(self) -> None:
@@ -700,7 +950,8 @@ class PresenceMachine(RuleBasedStateMachine):
         assert self.presence.online_count == sum(self.online(*key) for key in self.heard)
         if isinstance(self.presence, MemoryPresence):
             for tenant in self.presence._tenants.values():
-                assert tenant.grid._records.keys() <= tenant.tracked.keys()
+                assert tenant.grid._records.keys() | tenant.hidden._records.keys() == tenant.tracked.keys()
+                assert not tenant.grid._records.keys() & tenant.hidden._records.keys()
 
 
 class OneLookPerTurnMachine(PresenceMachine):
@@ -750,6 +1001,9 @@ async def test_after_all_times_to_live_a_sweep_leaves_nothing(clock: ManualClock
     assert presence.online_count > 0
     clock.advance(60)
     await presence.sweep()
+    assert (presence.vehicle_count, presence.online_count) == (0, 0)
+    clock.advance(LAPSED_KEPT_S)
+    await presence.sweep()
     assert empty(presence)
 
 
@@ -791,6 +1045,8 @@ async def test_only_trips_hold_on_to_memory_and_their_end_lets_go(clock: ManualC
     clock.advance(120)
     await presence.sweep()
     assert (presence.vehicle_count, presence.online_count) == (0, 0)
+    clock.advance(LAPSED_KEPT_S)
+    await presence.sweep()
     assert not empty(presence)
     presence.release(ACME, V1.vehicle_id)
     assert empty(presence)
@@ -869,10 +1125,11 @@ async def test_a_large_fleet_comes_online_and_is_forgotten_in_turns(clock: Manua
         await presence.go_online(ACME, T1)
         assert turns.count > 5
     assert len(await presence.available(ACME, T1)) == 5_000
-    clock.advance(120)
-    async with Turns() as turns:
-        await presence.sweep()
-        assert turns.count > 5
+    for seconds in (120, LAPSED_KEPT_S):
+        clock.advance(seconds)
+        async with Turns() as turns:
+            await presence.sweep()
+            assert turns.count > 5
     assert empty(presence)
 
 
@@ -936,7 +1193,7 @@ async def test_a_lookup_misses_nobody_who_drives_about_meanwhile(
     nearby = await lookup
     assert turns > 30
     assert len(nearby.candidates) == 60
-    assert not nearby.left_out
+    assert not nearby.more
     assert all(each.distance_m in stood[each.vehicle_id] for each in nearby.candidates)
 
 
@@ -967,7 +1224,7 @@ async def test_a_lookup_ends_when_it_knows_the_answer(clock: ManualClock, monkey
     for number in range(5_000):
         presence.report(ACME, vehicle(f"w{number}", (T1, T2)[number % 2]), Point(0.0, 0.1 + number * 0.001))
     async with Turns() as turns:
-        assert (await nearest(presence, east(0), limit=1)).left_out
+        assert (await nearest(presence, east(0), limit=1)).more
         assert turns.count < 10
 
 

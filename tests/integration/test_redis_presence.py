@@ -14,14 +14,29 @@ from haulcast.clock import SystemClock
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, TransporterId
 from haulcast.errors import ClusterUnavailable
-from haulcast.ports import Ownership, Presence
+from haulcast.ports import LAPSED_KEPT_S, Ownership, Presence
 from haulcast.storage.redis import RedisCluster, RedisPresence, reports
 from haulcast.storage.redis.client import RedisClient, Reply
 from haulcast.storage.redis.keys import DATAGRAMS, ENGAGED, KEYS, TOGGLES
 from haulcast.storage.redis.scripts import Call as ScriptCall
 from haulcast.storage.redis.scripts import Command, Script
 from tests.contract.shared import ManualClock, emptied, eventually
-from tests.contract.test_presence import ACME, DELHI, MUMBAI, OTHER, T1, T2, THANE, V1, V2, V3, found, nearest, vehicle
+from tests.contract.test_presence import (
+    ACME,
+    DELHI,
+    MUMBAI,
+    OTHER,
+    T1,
+    T2,
+    T3,
+    THANE,
+    V1,
+    V2,
+    V3,
+    found,
+    nearest,
+    vehicle,
+)
 from tests.integration.redis_support import admin, private_redis, promptly, proxy_to, used_while_flushed
 from tests.integration.test_redis_cluster import Counter, listen
 from tests.proxy import Proxy
@@ -372,12 +387,36 @@ async def test_a_lookup_is_one_command_however_many_candidates_and_excluded(redi
         for exclude in ([], [each.transporter_id for each in fleet[:2_000]]):
             for limit in (1, 3_000):
                 commands.value = 0
-                nearby = await nearest(presence, exclude=exclude, limit=limit)
+                nearby = await nearest(presence, exclude=exclude, limit=limit, left_out_limit=20)
                 assert len(nearby.candidates) == min(limit, 3_000 - len(exclude))
+                assert len(nearby.left_out) == (20 if limit == 1 else 0)
                 assert commands.value == 1
         commands.value = 0
         await presence.available(ACME, T1)
         assert commands.value == 1
+    finally:
+        await presence.close()
+
+
+async def test_a_lookup_does_not_go_far_for_those_left_out(redis_url: str) -> None:
+    """However many vehicles of the excluded stand beyond the radius: who stands behind all of these is not told."""
+    presence = RedisPresence(await emptied(redis_url), SystemClock())
+    rng = Random(1)
+    try:
+        for transporter_id in (T1, T2):
+            await presence.go_online(ACME, transporter_id)
+        for number in range(10_000):
+            presence.report(ACME, vehicle(f"v{number}", T1), Point(rng.uniform(10, 12), rng.uniform(70, 72)))
+        presence.report(ACME, vehicle("near", T2), Point(11.0, 71.001))
+        presence.report(ACME, vehicle("far", T3), Point(11.0, 75.0))
+        await presence._writer.flush(60.0)
+        async with admin(redis_url) as redis:
+            for center, told in ((Point(11.0, 71.0), [T2]), (Point(11.0, 75.0), [T3])):
+                await redis.config_resetstat()
+                nearby = await nearest(presence, center, radius_m=10.0, exclude=[T1], limit=10, left_out_limit=20)
+                assert [each.transporter_id for each in nearby.left_out] == told
+                calls = (await redis.info("commandstats"))["cmdstat_geosearch"]["calls"]
+                assert calls <= 8
     finally:
         await presence.close()
 
@@ -418,13 +457,13 @@ async def test_after_all_times_to_live_a_sweep_leaves_nothing_but_trips(redis_ur
             await presence.sweep()
             assert await redis.dbsize() >= 12
             assert len((await nearest(presence, vehicle_types="abc", limit=1_000)).candidates) > 50
-            clock.advance(0.1)
+            clock.advance(60.1)
             await presence.sweep()
-            assert await names(redis) == {
-                "hc1:presence:{acme}:online",
-                "hc1:presence:{acme}:engaged",
-            }
-            clock.advance(60)
+            assert "hc1:presence:{acme}:online" not in await names(redis)
+            clock.advance(LAPSED_KEPT_S - 60.1)
+            await presence.sweep()
+            assert await redis.dbsize() >= 11
+            clock.advance(0.1)
             await presence.sweep()
             assert await names(redis) == {"hc1:presence:{acme}:engaged"}
             presence.release(ACME, V1.vehicle_id)
@@ -456,6 +495,8 @@ async def test_a_sweep_leaves_alone_what_is_fresh_by_now(redis_url: str) -> None
         await presence.sweep()
         assert await found(presence) == ["v2"]
         assert await presence.available(ACME, T2) == [(V2, MUMBAI)]
+        clock.advance(LAPSED_KEPT_S)
+        await presence.sweep()
         async with admin(redis_url) as redis:
             assert await redis.zcard("hc1:presence:{acme}:at:truck") == 0
             assert await redis.zcard("hc1:presence:{acme}:at:van") == 1
@@ -481,7 +522,7 @@ async def test_who_reports_while_being_swept_stays(redis_url: str, monkeypatch: 
     try:
         here.report(ACME, V1, DELHI)
         await here.is_online(ACME, T1)
-        clock.advance(60)
+        clock.advance(60 + LAPSED_KEPT_S)
         monkeypatch.setattr(here._client, "run", interrupted)
         await here.sweep()
         await here.go_online(ACME, T1)

@@ -278,6 +278,7 @@ class FlakyPresence(MemoryPresence):
         radius_m: float | None,
         exclude: Collection[TransporterId],
         limit: int,
+        left_out_limit: int,
     ) -> Nearby:
         """See `Presence`."""
         if self.lookup_s:
@@ -286,7 +287,13 @@ class FlakyPresence(MemoryPresence):
             self.failing -= 1
             raise ConnectionError("presence is out of reach")
         return await super().nearest(
-            tenant_id, center, vehicle_types=vehicle_types, radius_m=radius_m, exclude=exclude, limit=limit
+            tenant_id,
+            center,
+            vehicle_types=vehicle_types,
+            radius_m=radius_m,
+            exclude=exclude,
+            limit=limit,
+            left_out_limit=left_out_limit,
         )
 
 

@@ -40,7 +40,7 @@ def candidate(number: int) -> Candidate:
 
 def wave(owner: Owner, *numbers: int) -> SendWave:
     assert owner.state is not None
-    return SendWave(owner.state.wave + 1, tuple(candidate(number) for number in numbers), left_out=True)
+    return SendWave(owner.state.wave + 1, tuple(candidate(number) for number in numbers), more=True)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from haulcast.domain.evolve import evolve
 from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.domain.replies import Done, Refusal, Refused, Reply
 from haulcast.domain.settings import TenantSettings
-from haulcast.domain.waves import radius_m
+from haulcast.domain.waves import MAX_LEFT_OUT, radius_m
 from haulcast.errors import ErrorCode
 from haulcast.ports import (
     Change,
@@ -275,6 +275,7 @@ class BroadcastActor:
                     radius_m=effect.radius_m,
                     exclude=state.offers,
                     limit=effect.limit,
+                    left_out_limit=MAX_LEFT_OUT,
                 )
         except Exception as error:
             self._context.metrics.lookup_failures.inc()
@@ -282,7 +283,7 @@ class BroadcastActor:
             self._seek_not_before_ms = self._context.clock.now_ms() + _SEEK_RETRY_MS
             message = Message(Tick())
         else:
-            message = Message(SendWave(effect.wave, nearby.candidates, nearby.left_out))
+            message = Message(SendWave(effect.wave, nearby.candidates, nearby.more, nearby.left_out))
         self._seeking = False
         self._post(message)
 

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from .broadcast import Place
 from .ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
-from .ranking import Candidate
+from .ranking import Candidate, LeftOut
 from .states import TripStatus
 
 
@@ -78,11 +78,15 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class SendWave:
-    """The candidates for `wave` have been found; `left_out` says whether there were more than were asked for."""
+    """The candidates for `wave` have been found; `more` says whether there were more than were asked for.
+
+    `left_out`: the nearest of those who are not among them.
+    """
 
     wave: int
     candidates: tuple[Candidate, ...]
-    left_out: bool
+    more: bool
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

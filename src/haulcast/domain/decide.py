@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import commands as c
@@ -18,12 +18,12 @@ from . import events as e
 from .broadcast import Broadcast, Offer, Trip
 from .evolve import evolve
 from .ids import TransporterId, assignment_id, trip_id
-from .ranking import Candidate, rank
+from .ranking import Candidate, LeftOutReason, over_limit, rank
 from .replies import Done, Json, Refusal, Refused, Reply
 from .settings import TenantSettings
 from .states import TRIP_TRANSITIONS, BroadcastStatus, EndReason, TripStatus
 from .views import broadcast_summary, trip_view
-from .waves import next_wave_at, radius_m
+from .waves import MAX_LEFT_OUT, next_wave_at, radius_m
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +222,19 @@ def _send_wave(state: Broadcast, command: c.SendWave, settings: TenantSettings, 
     offers = tuple(_offer(candidate, command.wave, now_ms) for candidate in chosen)
     # Found and still without the offer: no place left, or the vehicle found is of a type no longer wanted and another
     # one of theirs may do.
-    passed_over = {candidate.transporter_id for candidate in command.candidates} - {
-        *state.offers,
-        *(offer.transporter_id for offer in offers),
-    }
+    offered = {*state.offers, *(offer.transporter_id for offer in offers)}
+    passed_over = [candidate for candidate in command.candidates if candidate.transporter_id not in offered]
+    left_out = rank([*map(over_limit, passed_over), *command.left_out], offered, MAX_LEFT_OUT)
     sent = e.WaveSent(
         now_ms,
         command.wave,
         offers,
-        next_wave_at(settings, command.wave, due_at_ms, now_ms, command.left_out or bool(passed_over)),
+        next_wave_at(settings, command.wave, due_at_ms, now_ms, command.more or bool(passed_over)),
+        radius_m(settings, command.wave),
+        tuple(
+            each if each.vehicle_type in wanted else replace(each, reason=LeftOutReason.TYPE_FILLED)
+            for each in left_out
+        ),
     )
     return Decision((sent,), (fx.OpenOffers(offers),) if offers else ())
 

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from .broadcast import Offer, Place, Trip
 from .ids import BroadcastId, CustomerId, TenantId, TransporterId, TripId
+from .ranking import LeftOut
 from .states import EndReason, TripStatus
 
 
@@ -27,12 +28,18 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class WaveSent:
-    """A wave went out, possibly to nobody."""
+    """A wave went out, possibly to nobody.
+
+    `radius_m` is how far it reached, None: everybody. `left_out`: the nearest whom it did not reach, and why; kept for
+    whoever asks later, and no part of the state. A wave sent before these were recorded has a radius of 0 and nobody.
+    """
 
     at_ms: int
     wave: int
     offers: tuple[Offer, ...]
     next_wave_at_ms: int | None
+    radius_m: float | None = 0.0
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

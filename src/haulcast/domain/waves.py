@@ -8,6 +8,9 @@
 
 from .settings import TenantSettings
 
+MAX_LEFT_OUT = 20
+"""How many of those whom it did not reach a wave records, the nearest: they stay in the journal for good."""
+
 
 def radius_m(settings: TenantSettings, wave: int) -> float | None:
     """How far `wave` (from 1) reaches in metres; None means everybody. Beyond the last radius it stays the last.
@@ -20,12 +23,12 @@ def radius_m(settings: TenantSettings, wave: int) -> float | None:
     return None if radius_km is None else radius_km * 1000
 
 
-def next_wave_at(settings: TenantSettings, wave: int, due_at_ms: int, now_ms: int, left_out: bool) -> int | None:
+def next_wave_at(settings: TenantSettings, wave: int, due_at_ms: int, now_ms: int, more: bool) -> int | None:
     """When the wave after `wave`, which was due at `due_at_ms`, is due; None if there is none.
 
-    `left_out` says whether `wave` could not reach everybody who matched.
+    `more` says whether `wave` could not reach everybody who matched.
     """
-    if wave >= len(settings.wave_radii_km) and not left_out:
+    if wave >= len(settings.wave_radii_km) and not more:
         return None
     interval_ms = round(settings.wave_interval_s * 1000)
     on_schedule = due_at_ms + interval_ms

@@ -28,9 +28,10 @@ from .journal import (
     Write,
 )
 from .nodes import Nodes, NodeStatus, Vitals
-from .presence import Nearby, Presence
+from .presence import LAPSED_KEPT_S, Nearby, Presence
 
 __all__ = [
+    "LAPSED_KEPT_S",
     "Availability",
     "Bus",
     "Change",

@@ -7,15 +7,20 @@ from typing import Protocol
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import TenantId, TransporterId, VehicleId
-from haulcast.domain.ranking import Candidate
+from haulcast.domain.ranking import Candidate, LeftOut
+
+LAPSED_KEPT_S = 600.0
+"""How long after it stopped to count a position is still remembered, for whoever asks why its vehicle was not found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nearby:
-    """The answer to a lookup: nearest first. `left_out`: more would have matched."""
+    """The answer to a lookup: nearest first. `more`: more would have matched. `left_out`: who is not among these,
+    and why."""
 
     candidates: tuple[Candidate, ...]
-    left_out: bool
+    more: bool
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class Presence(Protocol):
@@ -80,12 +85,19 @@ class Presence(Protocol):
         radius_m: float | None,
         exclude: Collection[TransporterId],
         limit: int,
+        left_out_limit: int,
     ) -> Nearby:
-        """The `limit` nearest transporters with a vehicle that can be found, each once with its nearest vehicle."""
+        """The `limit` nearest transporters with a vehicle that can be found, each once with its nearest vehicle.
+
+        And the `left_out_limit` nearest of all the others but the excluded who have a vehicle of these types with a
+        position that is remembered, however far away and whether or not it can be found; each once with its nearest
+        vehicle, and the first reason that holds. Beyond the candidates and the radius no more than the nearest 100
+        vehicles need be looked at for these, the vehicles of the excluded included.
+        """
         ...
 
     async def sweep(self) -> None:
-        """Forget what has outlived its time. To be called every few seconds."""
+        """Forget what has outlived its time: positions only `LAPSED_KEPT_S` later. To be called every few seconds."""
         ...
 
     @property

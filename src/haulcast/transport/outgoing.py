@@ -14,7 +14,9 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from haulcast.domain.ranking import LeftOutReason
 from haulcast.domain.states import BroadcastStatus, EndReason, RequestStatus, TripStatus
+from haulcast.domain.waves import MAX_LEFT_OUT
 from haulcast.ports import Role
 
 from . import wire
@@ -291,6 +293,16 @@ class Broadcasts(Struct):
     broadcasts: list[BroadcastView]
 
 
+class LeftOutView(Struct):
+    """A transporter that a wave did not reach, by its nearest vehicle of a type asked for."""
+
+    transporter_id: str
+    vehicle_id: str
+    vehicle_type: str
+    distance_m: Annotated[int, Meta(ge=0, description="from that vehicle to the pickup, as the crow flies")]
+    reason: LeftOutReason
+
+
 class TimelineEntry(Struct, omit_defaults=True):
     """One thing that happened. What it has besides `seq`, `at` and `event` depends on the event."""
 
@@ -300,6 +312,11 @@ class TimelineEntry(Struct, omit_defaults=True):
     expires_at: Time | UnsetType = UNSET
     wave: Count | UnsetType = UNSET
     notified: Count | UnsetType = UNSET
+    radius_m: Annotated[float | None, Meta(description="how far the wave reached; null: everybody")] | UnsetType = UNSET
+    left_out: (
+        Annotated[list[LeftOutView], Meta(max_length=MAX_LEFT_OUT, description="nearest first; operators only")]
+        | UnsetType
+    ) = UNSET
     reason: EndReason | UnsetType = UNSET
     trip_id: str | UnsetType = UNSET
     assignment_id: str | UnsetType = UNSET

@@ -8,6 +8,7 @@ import msgspec
 from haulcast.domain import events as e
 from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
+from haulcast.domain.ranking import LeftOut
 from haulcast.domain.replies import Done, Json, Refusal, Reply
 from haulcast.domain.settings import InvalidSetting, TenantSettings
 from haulcast.domain.views import broadcast_view, trip_view
@@ -44,7 +45,8 @@ class Queries:
         if stored is None or (principal.role is Role.CUSTOMER and stored.state.customer_id != principal.user_id):
             raise RequestError(Refusal.BROADCAST_NOT_FOUND)
         events = await self._journal.read_events(principal.tenant_id, broadcast_id)
-        timeline = [timeline_entry(seq, event) for seq, event in enumerate(events, start=1)]
+        to_operator = principal.role is Role.OPERATOR
+        timeline = [timeline_entry(seq, event, to_operator) for seq, event in enumerate(events, start=1)]
         return Done({**broadcast_view(stored.state), "timeline": timeline})
 
     async def list_offers(self, principal: Principal, request: wire.OfferList) -> Reply:
@@ -113,15 +115,19 @@ class Queries:
             raise RequestError(Refusal.TRANSPORTER_NOT_FOUND, transporter_id=conflict.transporter_id) from None
 
 
-def timeline_entry(seq: int, event: e.Event) -> Mapping[str, Json]:
+def timeline_entry(seq: int, event: e.Event, to_operator: bool) -> Mapping[str, Json]:
     """One event as a customer or an operator is shown it. Who was offered the haul or declined is not their business:
-    only how many were."""
+    only how many were. Who was left out of a wave is the operator's alone."""
     entry: dict[str, Json] = {"seq": seq, "at": event.at_ms, "event": e.EVENT_NAMES[type(event)]}
     match event:
         case e.Created():
             entry["expires_at"] = event.expires_at_ms
         case e.WaveSent():
             entry.update(wave=event.wave, notified=len(event.offers))
+            if event.radius_m != 0:
+                entry["radius_m"] = event.radius_m
+                if to_operator:
+                    entry["left_out"] = [left_out_view(each) for each in event.left_out]
         case e.Offered():
             entry.update(wave=event.offer.wave, notified=1)
         case e.TruckAssigned():
@@ -137,6 +143,17 @@ def timeline_entry(seq: int, event: e.Event) -> Mapping[str, Json]:
 
 def _vitals_view(vitals: Vitals | None) -> Mapping[str, Json]:
     return {} if vitals is None else asdict(vitals)
+
+
+def left_out_view(left_out: LeftOut) -> Json:
+    """A transporter that a wave did not reach, as operators are shown it."""
+    return {
+        "transporter_id": left_out.transporter_id,
+        "vehicle_id": left_out.vehicle_id,
+        "vehicle_type": left_out.vehicle_type,
+        "distance_m": left_out.distance_m,
+        "reason": left_out.reason,
+    }
 
 
 def _settings(given: wire.Settings) -> TenantSettings:

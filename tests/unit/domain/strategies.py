@@ -14,7 +14,7 @@ from haulcast.domain.decide import Decision, decide
 from haulcast.domain.events import Event
 from haulcast.domain.evolve import evolve
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
-from haulcast.domain.ranking import Candidate
+from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason
 from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import TripStatus
 
@@ -58,6 +58,15 @@ def candidate(transporter: TransporterId, vehicle_type: str = "van", distance_m:
     return Candidate(distance_m, transporter, vehicle_of(transporter, vehicle_type), vehicle_type)
 
 
+def left_out(
+    transporter: TransporterId,
+    reason: LeftOutReason = LeftOutReason.ON_TRIP,
+    vehicle_type: str = "van",
+    distance_m: int = 1_000,
+) -> LeftOut:
+    return LeftOut(distance_m, transporter, vehicle_of(transporter, vehicle_type), vehicle_type, reason)
+
+
 def accept(transporter: TransporterId, vehicle_type: str = "van") -> Accept:
     return Accept(transporter, vehicle_of(transporter, vehicle_type), vehicle_type, driver_of(transporter))
 
@@ -93,9 +102,9 @@ class Run:
         self.now_ms = now_ms
         return self
 
-    def send_wave(self, *candidates: Candidate, left_out: bool = False) -> Decision:
+    def send_wave(self, *candidates: Candidate, more: bool = False, left_out: Iterable[LeftOut] = ()) -> Decision:
         """Send the next wave to `candidates`."""
-        return self.do(SendWave(self.state.wave + 1, candidates, left_out))
+        return self.do(SendWave(self.state.wave + 1, candidates, more, tuple(left_out)))
 
     def trip(self, number: int = 1) -> Trip:
         """The trip of the `number`-th truck."""
@@ -169,6 +178,7 @@ creates = st.builds(
 )
 
 candidates = st.builds(candidate, transporters, vehicle_types, distances_m)
+lefts_out = st.builds(left_out, transporters, st.sampled_from(LeftOutReason), vehicle_types, distances_m)
 accepts = st.builds(accept, transporters, vehicle_types)
 appearances = st.builds(Appear, candidates)
 trip_statuses = st.sampled_from(TripStatus)

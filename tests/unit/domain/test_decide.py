@@ -20,6 +20,7 @@ from haulcast.domain.commands import (
 from haulcast.domain.decide import Decision
 from haulcast.domain.effects import CustomerNews, TripNews
 from haulcast.domain.ids import AssignmentId, DriverId, RequestId, TransporterId, TripId
+from haulcast.domain.ranking import LeftOutReason
 from haulcast.domain.replies import Done, Json, Refusal, Refused
 from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import TRIP_TRANSITIONS, EndReason, TripStatus
@@ -45,6 +46,7 @@ from .strategies import (
     candidate,
     create,
     driver_of,
+    left_out,
     vehicle_of,
 )
 
@@ -627,18 +629,19 @@ def test_a_wave_offers_to_the_nearest_first() -> None:
         for transporter, distance_m in ((T3, 300), (T1, 900), (T2, 900))
     )
     assert run.do(SendWave(1, found, False)) == Decision(
-        (e.WaveSent(NOW_MS + 20, 1, offers, NOW_MS + 15_000),), (fx.OpenOffers(offers),)
+        (e.WaveSent(NOW_MS + 20, 1, offers, NOW_MS + 15_000, 10_000.0),), (fx.OpenOffers(offers),)
     )
     assert {*run.state.offers} == {T1, T2, T3}
 
 
 def test_a_wave_to_nobody_goes_out_all_the_same() -> None:
-    assert begun("van").decide(SendWave(1, (), False)) == Decision((e.WaveSent(NOW_MS, 1, (), NOW_MS + 15_000),))
+    sent = e.WaveSent(NOW_MS, 1, (), NOW_MS + 15_000, 10_000.0)
+    assert begun("van").decide(SendWave(1, (), False)) == Decision((sent,))
 
 
 def test_a_wave_has_its_limit() -> None:
     run = begun("van", settings=TenantSettings(max_offers_per_wave=2))
-    run.send_wave(*(candidate(each) for each in (T1, T2, T3)), left_out=True)
+    run.send_wave(*(candidate(each) for each in (T1, T2, T3)), more=True)
     assert [*run.state.offers] == [T1, T2]
 
 
@@ -674,11 +677,11 @@ def test_candidates_that_come_after_the_end_are_not_offered(end: str) -> None:
 
 def test_who_was_left_out_comes_with_a_repetition_of_the_last_wave() -> None:
     run = begun("van", settings=TenantSettings(wave_radii_km=(10,), max_offers_per_wave=1))
-    run.send_wave(candidate(T1), left_out=True)
+    run.send_wave(candidate(T1), more=True)
     assert run.state.next_wave_at_ms == NOW_MS + 15_000
     again = run.at(NOW_MS + 15_000).do(Tick())
     assert again.effects == (fx.SeekCandidates(2, 10_000.0, frozenset({"van"}), 1),)
-    run.send_wave(candidate(T2), left_out=False)
+    run.send_wave(candidate(T2), more=False)
     assert run.state.next_wave_at_ms is None
     assert [*run.state.offers] == [T1, T2]
 
@@ -686,22 +689,84 @@ def test_who_was_left_out_comes_with_a_repetition_of_the_last_wave() -> None:
 def test_who_found_no_place_in_the_last_wave_comes_with_another() -> None:
     """The tenant has lowered the limit while the candidates were looked up."""
     run = begun("van", settings=TenantSettings(wave_radii_km=(10,), max_offers_per_wave=1))
-    run.send_wave(candidate(T1), candidate(T2), left_out=False)
+    run.send_wave(candidate(T1), candidate(T2), more=False)
     assert run.state.next_wave_at_ms == NOW_MS + 15_000
 
 
 def test_whose_nearest_vehicle_is_no_longer_wanted_is_looked_up_again() -> None:
     """The nearest vehicle was a van; a truck of the same transporter may stand next to it."""
     run = won(begun("van", "truck", offered=(T1,), settings=TenantSettings(wave_radii_km=(10, None))), T1)
-    run.send_wave(candidate(T2, "van"), left_out=False)
+    run.send_wave(candidate(T2, "van"), more=False)
     assert run.state.next_wave_at_ms == NOW_MS + 30_000
 
 
 def test_who_has_been_offered_meanwhile_causes_no_other_wave() -> None:
     run = begun("van", offered=(T1,), settings=TenantSettings(wave_radii_km=(10, None)))
     run.do(Appear(candidate(T2)))
-    run.send_wave(candidate(T2), candidate(T1), left_out=False)
+    run.send_wave(candidate(T2), candidate(T1), more=False)
     assert run.state.next_wave_at_ms is None
+
+
+def recorded(decision: Decision) -> list[tuple[str, str]]:
+    """Whom a wave left out, and why."""
+    (sent,) = decision.events
+    assert isinstance(sent, e.WaveSent)
+    return [(each.transporter_id, each.reason) for each in sent.left_out]
+
+
+def test_a_wave_records_whom_it_left_out_and_how_far_it_reached() -> None:
+    run = begun("van", settings=TenantSettings(wave_radii_km=(10, None)))
+    found = [left_out(T3, LeftOutReason.OUT_OF_RANGE, "van", 12_000), left_out(T2, LeftOutReason.ON_TRIP, "van", 500)]
+    first = run.send_wave(candidate(T1), left_out=found)
+    assert first.events == (e.WaveSent(NOW_MS, 1, (offer_to(T1, 1),), NOW_MS + 15_000, 10_000.0, (found[1], found[0])),)
+    last = run.send_wave(left_out=found[:1])
+    assert isinstance(last.events[0], e.WaveSent)
+    assert last.events[0].radius_m is None
+
+
+def test_who_is_left_out_changes_neither_the_state_nor_what_anybody_is_shown() -> None:
+    with_them, without = begun("van"), begun("van")
+    assert (
+        with_them.send_wave(candidate(T1), left_out=[left_out(T2)]).effects == without.send_wave(candidate(T1)).effects
+    )
+    assert with_them.state == without.state
+
+
+def test_who_was_offered_it_in_this_wave_or_before_is_not_left_out() -> None:
+    """Also by coming online while the wave was looked up, and also who has declined."""
+    run = begun("van", offered=(T1, T2))
+    run.do(Decline(T2))
+    run.do(Appear(candidate(T3)))
+    decision = run.send_wave(candidate(T4), left_out=[left_out(each) for each in (T1, T2, T3, T4, T5)])
+    assert recorded(decision) == [(T5, "on_trip")]
+
+
+def test_each_is_left_out_once_with_the_nearest_vehicle() -> None:
+    run = begun("van", settings=TenantSettings(max_offers_per_wave=1))
+    decision = run.send_wave(
+        candidate(T1, "van", 100),
+        candidate(T2, "van", 900),
+        candidate(T3, "van", 200),
+        left_out=[left_out(T2, distance_m=300), left_out(T3, distance_m=300), left_out(T2, distance_m=400)],
+    )
+    assert recorded(decision) == [(T3, "over_limit"), (T2, "on_trip")]
+
+
+def test_whose_type_was_won_meanwhile_is_left_out_for_that() -> None:
+    run = won(begun("van", "truck", offered=(T1,)), T1)
+    decision = run.send_wave(
+        candidate(T2, "van"),
+        candidate(T3, "truck"),
+        left_out=[left_out(T4, vehicle_type="van"), left_out(T5, vehicle_type="truck")],
+    )
+    assert recorded(decision) == [(T2, "type_filled"), (T4, "type_filled"), (T5, "on_trip")]
+
+
+def test_a_wave_records_the_nearest_20_whom_it_left_out() -> None:
+    many = [left_out(TransporterId(f"x{number:02}"), distance_m=number) for number in range(30)]
+    assert recorded(begun("van").send_wave(left_out=many[::-1])) == [
+        (each.transporter_id, "on_trip") for each in many[:20]
+    ]
 
 
 def test_a_late_wave_gives_the_next_a_full_interval() -> None:

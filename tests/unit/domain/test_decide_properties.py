@@ -19,7 +19,7 @@ from haulcast.domain.commands import Accept, Appear, Cancel, Command, Create, De
 from haulcast.domain.decide import Decision, decide
 from haulcast.domain.evolve import evolve, replay
 from haulcast.domain.ids import CustomerId, TransporterId, request_id, trip_id
-from haulcast.domain.ranking import Candidate
+from haulcast.domain.ranking import Candidate, LeftOut
 from haulcast.domain.replies import Done, Refused
 from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import (
@@ -45,6 +45,7 @@ from .strategies import (
     candidates,
     creates,
     distances_m,
+    lefts_out,
     tenant_settings,
     transporters,
     trip_statuses,
@@ -187,20 +188,18 @@ class Dispatch(RuleBasedStateMachine):
         self.now_ms = max(self.now_ms, data.draw(st.sampled_from([*self.state.deadlines()])))
         self.tick(After(0))
 
-    @rule(
-        after=moments, found=st.lists(candidates, max_size=8), left_out=st.booleans(), skew=st.sampled_from((0, -1, 1))
-    )
-    def send_another_wave(self, after: After, found: list[Candidate], left_out: bool, skew: int) -> None:
-        self._send_wave(after, SendWave(self.state.wave + 1 + skew, tuple(found), left_out))
+    @rule(after=moments, found=st.lists(candidates, max_size=8), more=st.booleans(), skew=st.sampled_from((0, -1, 1)))
+    def send_another_wave(self, after: After, found: list[Candidate], more: bool, skew: int) -> None:
+        self._send_wave(after, SendWave(self.state.wave + 1 + skew, tuple(found), more))
 
-    @rule(after=at_once, data=st.data(), left_out=st.booleans())
+    @rule(after=at_once, data=st.data(), more=st.booleans(), others=st.lists(lefts_out, max_size=4))
     @precondition(lambda self: self.state.next_wave_at_ms is not None)
-    def send_the_due_wave(self, after: After, data: st.DataObject, left_out: bool) -> None:
+    def send_the_due_wave(self, after: After, data: st.DataObject, more: bool, others: list[LeftOut]) -> None:
         assert self.state.next_wave_at_ms is not None
         late_ms = max(0, self.state.next_wave_at_ms - self.now_ms) + max(0, after.ms)
         types = st.sampled_from([request.vehicle_type for request in self.state.requests])
         found = data.draw(st.lists(st.builds(candidate, transporters, types, distances_m), min_size=1, max_size=8))
-        self._send_wave(After(late_ms), SendWave(self.state.wave + 1, tuple(found), left_out))
+        self._send_wave(After(late_ms), SendWave(self.state.wave + 1, tuple(found), more, tuple(others)))
 
     @rule(after=moments, command=appearances)
     def appear(self, after: After, command: Appear) -> None:
@@ -344,10 +343,15 @@ class Dispatch(RuleBasedStateMachine):
             assert len(ranks) <= self.settings.max_offers_per_wave
             assert wave.next_wave_at_ms is None or wave.next_wave_at_ms > self.now_ms
             left = {each.transporter_id for each in command.candidates} - set(self.state.offers)
-            if left or command.left_out:
+            if left or command.more:
                 assert wave.next_wave_at_ms is not None, "who has been found is not forgotten"
             wanted = {request.vehicle_type for request in before.open_requests}
             assert {offer.vehicle_type for offer in wave.offers} <= wanted
+            others = [each.transporter_id for each in wave.left_out]
+            assert len(set(others)) == len(others), "each is left out once"
+            assert not set(others) & set(self.state.offers), "nobody is both offered it and left out"
+            assert list(wave.left_out) == sorted(wave.left_out), "nearest first"
+            assert left <= set(others)
 
     def _every_deadline_is_ahead_or_served(self, decision: Decision) -> None:
         state = self.state

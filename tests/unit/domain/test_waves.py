@@ -29,35 +29,35 @@ def test_after_the_last_radius_the_reach_stays() -> None:
 
 @pytest.mark.parametrize("late_ms", [-3, 0, 1, 200, 7_500])
 def test_waves_keep_their_schedule_while_the_lookups_take_a_moment(late_ms: int) -> None:
-    assert next_wave_at(SETTINGS, 1, DUE_MS, DUE_MS + late_ms, left_out=False) == DUE_MS + 15_000
+    assert next_wave_at(SETTINGS, 1, DUE_MS, DUE_MS + late_ms, more=False) == DUE_MS + 15_000
 
 
 @pytest.mark.parametrize("late_ms", [7_501, 14_999, 15_000, 15_001, 3_600_000])
 def test_a_wave_that_is_more_than_half_an_interval_late_gives_the_next_a_full_one(late_ms: int) -> None:
     now_ms = DUE_MS + late_ms
-    assert next_wave_at(SETTINGS, 1, DUE_MS, now_ms, left_out=False) == now_ms + 15_000
+    assert next_wave_at(SETTINGS, 1, DUE_MS, now_ms, more=False) == now_ms + 15_000
 
 
 def test_the_last_radius_ends_the_waves_unless_somebody_was_left_out() -> None:
-    assert next_wave_at(SETTINGS, 4, DUE_MS, DUE_MS, left_out=False) == DUE_MS + 15_000
+    assert next_wave_at(SETTINGS, 4, DUE_MS, DUE_MS, more=False) == DUE_MS + 15_000
     for wave in (5, 6, 50):
-        assert next_wave_at(SETTINGS, wave, DUE_MS, DUE_MS, left_out=False) is None
-        assert next_wave_at(SETTINGS, wave, DUE_MS, DUE_MS, left_out=True) == DUE_MS + 15_000
+        assert next_wave_at(SETTINGS, wave, DUE_MS, DUE_MS, more=False) is None
+        assert next_wave_at(SETTINGS, wave, DUE_MS, DUE_MS, more=True) == DUE_MS + 15_000
 
 
 def test_an_interval_may_be_a_fraction_of_a_second() -> None:
     settings = TenantSettings(wave_interval_s=0.25)
-    assert next_wave_at(settings, 1, DUE_MS, DUE_MS, left_out=False) == DUE_MS + 250
+    assert next_wave_at(settings, 1, DUE_MS, DUE_MS, more=False) == DUE_MS + 250
 
 
 @given(tenant_settings(), st.integers(1, 8), st.integers(-10, 10_000_000), st.booleans())
 def test_the_next_wave_is_ahead_and_never_sooner_than_its_schedule(
-    settings: TenantSettings, wave: int, late_ms: int, left_out: bool
+    settings: TenantSettings, wave: int, late_ms: int, more: bool
 ) -> None:
     now_ms = DUE_MS + late_ms
     interval_ms = round(settings.wave_interval_s * 1000)
-    at_ms = next_wave_at(settings, wave, DUE_MS, now_ms, left_out)
-    if wave < len(settings.wave_radii_km) or left_out:
+    at_ms = next_wave_at(settings, wave, DUE_MS, now_ms, more)
+    if wave < len(settings.wave_radii_km) or more:
         assert at_ms is not None
         assert at_ms > now_ms
         assert DUE_MS + interval_ms <= at_ms <= max(DUE_MS, now_ms) + interval_ms

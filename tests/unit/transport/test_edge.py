@@ -884,7 +884,7 @@ class TestPolling:
                 assert (again.status, await again.read(), again.headers["ETag"]) == (304, b"", tag)
         candidate = Candidate(1_000, TransporterId("t1"), VehicleId("v1"), "flatbed")
         accept = Accept(candidate.transporter_id, candidate.vehicle_id, "flatbed", DriverId("d1"))
-        await server.world.store(HAUL, SendWave(1, (candidate,), left_out=False), accept)
+        await server.world.store(HAUL, SendWave(1, (candidate,), more=False), accept)
         async with server.http.get(url, headers={**headers, "If-None-Match": tag}) as changed:
             assert (changed.status, list((await changed.json())["data"]["trips"])) == (200, ["b1-1-t"])
             assert changed.headers["ETag"] != tag

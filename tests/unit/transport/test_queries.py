@@ -1,8 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from haulcast.domain.events import Event
+from haulcast.domain.events import Event, WaveSent
 from haulcast.domain.ids import TenantId
 from haulcast.domain.replies import Done, Refusal
 from haulcast.domain.states import TripStatus
@@ -107,6 +108,39 @@ async def test_the_timeline_tells_what_happened_but_not_who_was_offered_or_decli
     assert timeline[5]["status"] == "en_route"
     assert timeline[6]["reason"] == "customer_cancelled"
     assert "t2" not in repr(timeline)
+
+
+async def test_only_operators_are_shown_who_was_left_out_of_a_wave(world: World) -> None:
+    haul = Haul(broadcast_id=another(4).broadcast_id, customer_id=another(4).customer_id)
+    for event in (haul.created(), haul.wave("t1"), replace(haul.wave("t2"), radius_m=None, left_out=())):
+        await land(world.journal, haul.step(event))
+    request = wire.BroadcastGet("b4")
+    of_operator = (await ask(world, caller(Role.OPERATOR, "op1"), request))["timeline"]
+    assert [entry["radius_m"] for entry in of_operator[1:]] == [10_000.0, None]
+    assert [entry["left_out"] for entry in of_operator[1:]] == [
+        [
+            {
+                "transporter_id": "t9",
+                "vehicle_id": "t9v1",
+                "vehicle_type": "truck_14ft",
+                "distance_m": 9_500,
+                "reason": "on_trip",
+            }
+        ],
+        [],
+    ]
+    of_customer = (await ask(world, caller(Role.CUSTOMER, "c4"), request))["timeline"]
+    assert [entry["radius_m"] for entry in of_customer[1:]] == [10_000.0, None]
+    assert all("left_out" not in entry for entry in of_customer)
+    assert "t9" not in repr(of_customer)
+
+
+async def test_of_a_wave_from_before_this_was_recorded_the_timeline_says_neither(world: World) -> None:
+    haul = Haul(broadcast_id=another(4).broadcast_id, customer_id=another(4).customer_id)
+    await land(world.journal, haul.step(haul.created()))
+    await land(world.journal, haul.step(WaveSent(haul.at_ms, 1, (), None)))
+    timeline = (await ask(world, caller(Role.OPERATOR, "op1"), wire.BroadcastGet("b4")))["timeline"]
+    assert timeline[1] == {"seq": 2, "at": haul.at_ms, "event": "wave_sent", "wave": 1, "notified": 0}
 
 
 async def test_offers_are_those_of_the_feed(world: World) -> None:

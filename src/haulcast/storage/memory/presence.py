@@ -1,37 +1,43 @@
 """Who is online and where their vehicles are, in the memory of one process.
 
-1. A vehicle is tracked from its first report until its position is `vehicle_ttl_s` old, whether or not its
-   transporter is online. A transporter is known while it is online or one of its vehicles is tracked.
+1. A vehicle is tracked from its first report until `LAPSED_KEPT_S` after its position is `vehicle_ttl_s` old, whether
+   or not its transporter is online. A transporter is known while it is online or one of its vehicles is tracked.
 2. The grid of a tenant holds the tracked vehicles that are not engaged and whose transporter was online when they
-   were put there. Coming online puts them there, and so does the end of a trip; a trip takes them away at once.
+   were put there. Coming online puts them there, and so does the end of a trip; a trip takes them away at once. All
+   the others stand in a second grid, of those who cannot be found: each tracked vehicle is in one of the two.
 3. What only lapses (a position, a transporter that goes offline or silent) stays in the grid for now and is refused
    when a lookup comes across it: every look compares with the clock. So going offline is O(1) however large the
    fleet; a vehicle's next report, or the sweep, takes it out.
 4. Vehicles stand in the order of their last report and transporters in that of their last sign of life. The time to
-   live is the same for all, so that the stale are always those in front, and `sweep` looks at nothing else.
+   live is the same for all, so that the stale are always those in front, and `sweep` looks at nothing else. What it
+   finds stale then waits in a second queue to be forgotten.
 5. Whatever may be long is done in turns: a lookup, a sweep, a large fleet that comes online. Between two turns the
    event loop runs. A lookup counts what it refuses too, and lets every so-manyth of those through, since only at
    what the grid yields can it stop and go on.
 6. A vehicle that reports between two turns of a lookup may leave a cell that is still to be opened for one that
    was. At its end the lookup therefore looks once more at whatever has reported since it began. So nobody is missing
    who matched all along, and whoever is in the answer did match at some moment of it.
-7. Toggles are counted in a log for each transporter, by a clock that nobody corrects: no wait becomes longer.
+7. Who is left out is looked for when the candidates are known, from the middle again, in both grids at once. The
+   candidates and the excluded are refused before their distances are reckoned, so this costs little beside the rest.
+8. Toggles are counted in a log for each transporter, by a clock that nobody corrects: no wait becomes longer.
 """
 
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import takewhile
 from math import inf
+from operator import itemgetter
 from typing import TypeVar
 
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point, distance_m
 from haulcast.domain.grid import GridIndex
 from haulcast.domain.ids import TenantId, TransporterId, VehicleId
-from haulcast.domain.ranking import Candidate, rank
-from haulcast.ports import Clock, Nearby
+from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, rank
+from haulcast.ports import LAPSED_KEPT_S, Clock, Nearby
 
 _LOOKS_PER_TURN = 500
 """Vehicles that a lookup takes or refuses in one turn."""
@@ -56,6 +62,7 @@ class MemoryPresence:
         self._transporter_ttl_s = transporter_ttl_s
         self._tenants: dict[TenantId, _Tenant] = {}  # none that is empty
         self._tracked: OrderedDict[_Tracked, None] = OrderedDict()  # by until_s
+        self._lapsed: OrderedDict[_Tracked, None] = OrderedDict()  # those swept out of it, likewise
         self._online: OrderedDict[_Transporter, None] = OrderedDict()  # by until_s; none is _OFFLINE
         self._toggles: dict[tuple[TenantId, TransporterId], _Toggles] = {}
         self._sweep_toggles_above = _SWEEP_TOGGLES_ABOVE
@@ -75,6 +82,13 @@ class MemoryPresence:
         now_s = self._clock.monotonic_s()
         changes = 0
         for tracked in _stale_first(self._tracked, now_s):
+            del self._tracked[tracked]
+            self._lapsed[tracked] = None
+            self._place(tracked, now_s)
+            changes += 1
+            if changes % _CHANGES_PER_TURN == 0:
+                await asyncio.sleep(0)
+        for tracked in _stale_first(self._lapsed, now_s - LAPSED_KEPT_S):
             self._forget(tracked)
             changes += 1
             if changes % _CHANGES_PER_TURN == 0:
@@ -135,7 +149,6 @@ class MemoryPresence:
             transporter = tenant.transporter(vehicle.transporter_id)
             tracked = _Tracked(vehicle, position, until_s, transporter)
             tenant.tracked[vehicle.vehicle_id] = transporter.tracked[vehicle.vehicle_id] = tracked
-            self._tracked[tracked] = None
         else:
             new = tracked.until_s <= now_s or tracked.vehicle != vehicle
             if tracked.vehicle.transporter_id != vehicle.transporter_id:
@@ -143,15 +156,16 @@ class MemoryPresence:
             tracked.vehicle = vehicle
             tracked.position = position
             tracked.until_s = until_s
-            self._tracked.move_to_end(tracked)
+            self._lapsed.pop(tracked, None)
+        self._tracked[tracked] = None
+        self._tracked.move_to_end(tracked)
         self._place(tracked, now_s)
         return new
 
     def engage(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
         """See `Presence`. Holds until `release`, whatever is forgotten of the vehicle meanwhile."""
-        tenant = self._tenant(tenant_id)
-        tenant.engaged[vehicle_id] = self._clock.monotonic_s()
-        tenant.grid.remove(vehicle_id)
+        now_s = self._clock.monotonic_s()
+        self._engage(self._tenant(tenant_id), vehicle_id, now_s, now_s)
 
     def release(self, tenant_id: TenantId, vehicle_id: VehicleId) -> None:
         """See `Presence`."""
@@ -174,8 +188,7 @@ class MemoryPresence:
         for tenant_id, vehicle_id in wanted:
             tenant = self._tenant(tenant_id)
             if vehicle_id not in tenant.engaged:
-                tenant.engaged[vehicle_id] = -inf
-                tenant.grid.remove(vehicle_id)
+                self._engage(tenant, vehicle_id, -inf, self._clock.monotonic_s())
 
     async def count_toggle(
         self, tenant_id: TenantId, transporter_id: TransporterId, limit: int, window_s: int
@@ -211,11 +224,12 @@ class MemoryPresence:
         radius_m: float | None,
         exclude: Collection[TransporterId],
         limit: int,
+        left_out_limit: int,
     ) -> Nearby:
         """See `Presence`. In the order of `rank`; whatever changes during the lookup may or may not be seen."""
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
-            return Nearby((), left_out=False)
+            return Nearby((), more=False)
         lookup = _Lookup(
             tenant, center, frozenset(vehicle_types), radius_m, frozenset(exclude), limit, self._clock.monotonic_s()
         )
@@ -226,7 +240,10 @@ class MemoryPresence:
         if in_turns:
             since_s = lookup.now_s + self._vehicle_ttl_s
             lookup.look_again(takewhile(lambda tracked: tracked.until_s >= since_s, reversed(self._tracked)))
-        return lookup.answer()
+        lookup.settle()
+        for _ in lookup.turns_for_left_out(left_out_limit):
+            await asyncio.sleep(0)
+        return lookup.answer(left_out_limit)
 
     async def close(self) -> None:
         """See `Presence`. Nothing waits here."""
@@ -242,14 +259,22 @@ class MemoryPresence:
         return None if tenant is None else tenant.transporters.get(transporter_id)
 
     def _place(self, tracked: "_Tracked", now_s: float) -> None:
-        """Have the grid hold the vehicle where it is now, or not at all if it cannot be found."""
+        """Have the grid hold the vehicle where it is now, or the second grid if it cannot be found."""
         transporter = tracked.transporter
         tenant = transporter.tenant
         vehicle = tracked.vehicle
         if transporter.until_s > now_s and tracked.until_s > now_s and vehicle.vehicle_id not in tenant.engaged:
-            tenant.grid.put(vehicle.vehicle_id, tracked.position, vehicle.vehicle_type, tracked)
+            grid, other = tenant.grid, tenant.hidden
         else:
-            tenant.grid.remove(vehicle.vehicle_id)
+            grid, other = tenant.hidden, tenant.grid
+        grid.put(vehicle.vehicle_id, tracked.position, vehicle.vehicle_type, tracked)
+        other.remove(vehicle.vehicle_id)
+
+    def _engage(self, tenant: "_Tenant", vehicle_id: VehicleId, since_s: float, now_s: float) -> None:
+        tenant.engaged[vehicle_id] = since_s
+        tracked = tenant.tracked.get(vehicle_id)
+        if tracked is not None:
+            self._place(tracked, now_s)
 
     def _hand_over(self, tracked: "_Tracked", transporter: "_Transporter") -> None:
         vehicle_id = tracked.vehicle.vehicle_id
@@ -261,10 +286,13 @@ class MemoryPresence:
     def _forget(self, tracked: "_Tracked") -> None:
         transporter = tracked.transporter
         vehicle_id = tracked.vehicle.vehicle_id
-        transporter.tenant.grid.remove(vehicle_id)
-        del transporter.tenant.tracked[vehicle_id]
+        tenant = transporter.tenant
+        tenant.grid.remove(vehicle_id)
+        tenant.hidden.remove(vehicle_id)
+        del tenant.tracked[vehicle_id]
         del transporter.tracked[vehicle_id]
-        del self._tracked[tracked]
+        self._tracked.pop(tracked, None)
+        self._lapsed.pop(tracked, None)
         self._drop_if_unknown(transporter)
 
     def _leave(self, transporter: "_Transporter") -> None:
@@ -288,6 +316,7 @@ class _Tenant:
     transporters: "dict[TransporterId, _Transporter]" = field(default_factory=dict)
     tracked: "dict[VehicleId, _Tracked]" = field(default_factory=dict)
     grid: "GridIndex[VehicleId, _Tracked]" = field(default_factory=GridIndex)
+    hidden: "GridIndex[VehicleId, _Tracked]" = field(default_factory=GridIndex)  # the tracked that are not in the grid
     engaged: dict[VehicleId, float] = field(default_factory=dict)  # since when; -inf: since before anybody looked
 
     def transporter(self, transporter_id: TransporterId) -> "_Transporter":
@@ -368,6 +397,8 @@ class _Lookup:
         self._limit = limit
         self.now_s = now_s  # when it began
         self._candidates: list[Candidate] = []
+        self._ranked: tuple[Candidate, ...] = ()  # the nearest of them, one more than the limit if there are
+        self._left_out: list[LeftOut] = []
 
     def turns(self) -> Iterator[None]:
         """Look until the answer is known; yields when others should have their turn."""
@@ -425,10 +456,71 @@ class _Lookup:
                 if self._radius_m is None or away_m <= self._radius_m:
                     self._take(round(away_m), tracked)
 
-    def answer(self) -> Nearby:
-        """The nearest of whoever was taken."""
-        ranked = rank(self._candidates, exclude=(), limit=self._limit + 1)
-        return Nearby(ranked[: self._limit], left_out=len(ranked) > self._limit)
+    def settle(self) -> None:
+        """Nobody else is taken: the candidates are known."""
+        self._ranked = rank(self._candidates, exclude=(), limit=self._limit + 1)
+
+    def turns_for_left_out(self, limit: int) -> Iterator[None]:
+        """Look for the nearest `limit` who are not candidates; yields when others should have their turn."""
+        done = {*self._exclude, *(candidate.transporter_id for candidate in self._ranked[: self._limit])}
+        known: set[TransporterId] = set()  # those with a vehicle found
+        kept_s = self.now_s - LAPSED_KEPT_S
+        refused = 0
+
+        def concerns(tracked: _Tracked) -> bool:
+            return tracked.transporter.transporter_id not in done and tracked.until_s > kept_s
+
+        def accept(_vehicle_id: VehicleId, tracked: _Tracked) -> bool:
+            nonlocal refused
+            if concerns(tracked):
+                return True
+            refused += 1
+            return refused % _LOOKS_PER_TURN == 0
+
+        found = merge(
+            *(
+                grid.nearest(self._center, kinds=self._vehicle_types, radius_m=None, accept=accept)
+                for grid in (self._tenant.grid, self._tenant.hidden)
+            ),
+            key=itemgetter(0),
+        )
+        at_m = 0
+        turn_ends = _LOOKS_PER_TURN
+        for taken, (away_m, vehicle_id, tracked) in enumerate(found, start=1):
+            metres = round(away_m)
+            if metres > at_m:
+                at_m = metres
+                done.update(known)
+                if len(known) >= limit:
+                    return
+            reason = self._reason(tracked, away_m) if concerns(tracked) else None
+            if reason is not None:
+                vehicle = tracked.vehicle
+                known.add(vehicle.transporter_id)
+                self._left_out.append(LeftOut(metres, vehicle.transporter_id, vehicle_id, vehicle.vehicle_type, reason))
+            if taken + refused >= turn_ends:
+                yield
+                turn_ends = taken + refused + _LOOKS_PER_TURN
+
+    def answer(self, left_out_limit: int) -> Nearby:
+        """The nearest of whoever was taken, and of those left out."""
+        return Nearby(
+            self._ranked[: self._limit],
+            more=len(self._ranked) > self._limit,
+            left_out=rank(self._left_out, exclude=(), limit=left_out_limit),
+        )
+
+    def _reason(self, tracked: _Tracked, away_m: float) -> LeftOutReason | None:
+        """Why it is no candidate's; None if it became one too late to be taken."""
+        if tracked.transporter.until_s <= self.now_s:
+            return LeftOutReason.OFFLINE
+        if tracked.vehicle.vehicle_id in self._tenant.engaged:
+            return LeftOutReason.ON_TRIP
+        if tracked.until_s <= self.now_s:
+            return LeftOutReason.NO_SIGNAL
+        if self._radius_m is not None and away_m > self._radius_m:
+            return LeftOutReason.OUT_OF_RANGE
+        return LeftOutReason.OVER_LIMIT if len(self._ranked) > self._limit else None
 
     def _take(self, away_m: int, tracked: _Tracked) -> None:
         vehicle = tracked.vehicle

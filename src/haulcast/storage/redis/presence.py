@@ -7,27 +7,28 @@
    therefore asks it for slightly more than it needs, and settles distances, radius and ties here. Beyond 85 degrees
    of latitude, where a geo set ends, vehicles and lookups count as standing at that edge.
 3. A lookup is one script, so one round trip; it searches with a radius that grows, or shrinks where too many stand,
-   until it has enough. What it costs Redis grows with what it has to look at: see `bench/presence.py`.
+   until it has enough. What it costs Redis grows with what it has to look at: see `bench/presence.py`. Who is left out
+   is noted on the way, and beyond the candidates in what a hundred vehicles more take.
 4. Reports and the like wait up to `_PAUSE_S` and are written together (`reports.py`). Whatever is awaited has them
    written first, unless that takes too long: what a node was told it sees at once, the others soon after.
 5. Times are those of Redis' clock, read within the scripts (`scripts.py`). Only what concerns this node alone goes by
    its own: how long a report has waited, whether one is news here, and the two counts.
-6. What has outlived its time is refused by lookups, and taken out by `sweep`; every node sweeps the tenants that it has
-   had to do with. Keys that nobody sweeps any more end by their own time to live.
+6. What has outlived its time is refused by lookups, and taken out by `sweep`, positions `LAPSED_KEPT_S` later; every
+   node sweeps the tenants that it has had to do with. Keys that nobody sweeps any more end by their own time to live.
 7. Redis may lose all of it. Phones report every few seconds, transporters go online again as they do after any loss of
    connection, and trips come back with the next `sync_engaged`.
 """
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import FARTHEST_M, Point, distance_m
 from haulcast.domain.ids import TenantId, TransporterId, VehicleId
-from haulcast.domain.ranking import Candidate, rank
-from haulcast.ports import Clock, Nearby
+from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, over_limit, rank
+from haulcast.ports import LAPSED_KEPT_S, Clock, Nearby
 
 from .client import Count, RedisClient, answer_in_time, uncounted
 from .keys import AT, ENGAGED, FLEETS, ONLINE, SEEN, TOGGLES, VEHICLES
@@ -84,6 +85,7 @@ class RedisPresence:
         self._client = RedisClient(url, connections=_CONNECTIONS, commands=commands, patience_s=_PATIENCE_S)
         self._clock = clock
         self._vehicle_ms = round(vehicle_ttl_s * 1000)  # for how long a position counts
+        self._kept_ms = round((vehicle_ttl_s + LAPSED_KEPT_S) * 1000)  # for how long it is remembered
         self._heard_ms = round(transporter_ttl_s * 1000)  # for how long a transporter's sign of life does
         self._now_ms = now_ms
         self._waiting = Reports(self._heard_ms)
@@ -196,7 +198,7 @@ class RedisPresence:
             [rows] = await self._client.run(
                 _AVAILABLE(keys, self._now(), self._vehicle_ms, self._heard_ms, transporter_id)
             )
-        return list(_vehicles(rows))
+        return [_vehicle(row) for row in rows.decode().splitlines()]
 
     async def nearest(
         self,
@@ -207,11 +209,12 @@ class RedisPresence:
         radius_m: float | None,
         exclude: Collection[TransporterId],
         limit: int,
+        left_out_limit: int,
     ) -> Nearby:
         """See `Presence`. In the order of `rank`."""
         types = sorted(set(vehicle_types))
         if not types:
-            return Nearby((), left_out=False)
+            return Nearby((), more=False)
         keys = [SEEN(tenant_id), VEHICLES(tenant_id), ONLINE(tenant_id), ENGAGED(tenant_id)]
         async with answer_in_time(_PATIENCE_S):
             await self._write_for(tenant_id)
@@ -220,26 +223,36 @@ class RedisPresence:
                     [*keys, *(AT(tenant_id, vehicle_type) for vehicle_type in types)],
                     self._now(),
                     self._vehicle_ms,
+                    self._kept_ms,
                     self._heard_ms,
                     center.lng if center.lng < 180 else -180.0,  # the same meridian, and Redis 7 finds nobody near 180
                     max(-_GEO_LATITUDE, min(center.lat, _GEO_LATITUDE)),
                     (FARTHEST_M if radius_m is None else radius_m) * _SCALE + _ROUNDING_M,
+                    FARTHEST_M * _SCALE + _ROUNDING_M,
                     _ROUNDING_M,
                     limit,
+                    left_out_limit,
                     *exclude,
                 )
             )
-        candidates = []
-        for number, (vehicle, position) in enumerate(_vehicles(rows), start=1):
+        candidates, left_out = [], []
+        for number, row in enumerate(rows.decode().splitlines(), start=1):
+            why, row = row.split(" ", 1)
+            vehicle, position = _vehicle(row)
             away_m = distance_m(center, position)
-            if radius_m is None or away_m <= radius_m:
-                candidates.append(
-                    Candidate(round(away_m), vehicle.transporter_id, vehicle.vehicle_id, vehicle.vehicle_type)
-                )
+            found = (round(away_m), vehicle.transporter_id, vehicle.vehicle_id, vehicle.vehicle_type)
+            if why != "-":
+                left_out.append(LeftOut(*found, LeftOutReason(why)))
+            elif radius_m is None or away_m <= radius_m:
+                candidates.append(Candidate(*found))
+            else:
+                left_out.append(LeftOut(*found, LeftOutReason.OUT_OF_RANGE))
             if number % _ROWS_PER_TURN == 0:
                 await asyncio.sleep(0)
         ranked = rank(candidates, exclude=(), limit=limit + 1)
-        return Nearby(ranked[:limit], left_out=len(ranked) > limit)
+        chosen = {candidate.transporter_id for candidate in ranked[:limit]}
+        left_out += (over_limit(each) for each in candidates if each.transporter_id not in chosen)
+        return Nearby(ranked[:limit], len(ranked) > limit, rank(left_out, chosen, left_out_limit))
 
     async def sweep(self) -> None:
         """See `Presence`. Nodes that sweep the same do no harm to each other."""
@@ -302,7 +315,7 @@ class RedisPresence:
                 _FIND_STALE(
                     [SEEN(tenant_id), ONLINE(tenant_id)],
                     self._now(),
-                    self._vehicle_ms,
+                    self._kept_ms,
                     self._heard_ms,
                     _SWEPT_AT_ONCE,
                 )
@@ -311,20 +324,16 @@ class RedisPresence:
                 members = [member.decode() for member in stale]
                 types = sorted({member.rsplit(" ", 1)[1] for member in members})
                 places = [AT(tenant_id, vehicle_type) for vehicle_type in types]
-                arguments = [self._vehicle_ms, len(types), *types, *members]
+                arguments = [self._kept_ms, len(types), *types, *members]
                 await self._client.run(_DROP_STALE([*keys, *places], self._now(), *arguments))
             if len(stale) < _SWEPT_AT_ONCE:
                 return
 
 
-def _vehicles(rows: bytes) -> Iterator[tuple[Vehicle, Point]]:
-    """Rows of `nearest.lua` and `available.lua`: a vehicle, then what `VEHICLES` holds of it."""
-    for row in rows.decode().splitlines():
-        vehicle_id, transporter_id, vehicle_type, lat, lng, _ = row.split(" ")
-        yield (
-            Vehicle(VehicleId(vehicle_id), TransporterId(transporter_id), vehicle_type),
-            Point(float(lat), float(lng)),
-        )
+def _vehicle(row: str) -> tuple[Vehicle, Point]:
+    """A row of `nearest.lua` or `available.lua`: a vehicle, then what `VEHICLES` holds of it."""
+    vehicle_id, transporter_id, vehicle_type, lat, lng, _ = row.split(" ")
+    return Vehicle(VehicleId(vehicle_id), TransporterId(transporter_id), vehicle_type), Point(float(lat), float(lng))
 
 
 def _renew(queue: OrderedDict[K, float], key: K, now_s: float) -> None:

@@ -1,6 +1,6 @@
 -- Forgets positions, those that are still too old.
 -- KEYS: seen, vehicles, fleets, then the geo set of each type
--- ARGV: now, how long a position counts in ms, how many types, the types, then the members of `seen`
+-- ARGV: now, how long a position is kept in ms, how many types, the types, then the members of `seen`
 local oldest = now_ms() - ARGV[2]
 local place_of = {}
 for n = 1, tonumber(ARGV[3]) do
