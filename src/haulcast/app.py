@@ -1,8 +1,8 @@
 """The only wiring: what a node consists of, the order in which it starts, and the reverse in which it stops.
 
-Start: stores, hub, actors (the node joins the others under a new incarnation and takes over what nobody who lives
-owns; overdue deadlines ring; the others have met it), then the port is opened. Whoever can connect finds a node that is
-ready.
+Start: stores, the source of routes, hub, actors (the node joins the others under a new incarnation and takes over what
+nobody who lives owns; overdue deadlines ring; the others have met it), then the port is opened. Whoever can connect
+finds a node that is ready.
 
 Stop: readiness is withdrawn, live broadcasts are handed over to other nodes if there are any, commands under way are
 finished and answered, the port and then the sockets are closed, these with a hint when to come back, the node leaves
@@ -34,11 +34,13 @@ from .errors import ConfigError, HaulcastError, StoreUnavailable
 from .identity import new_broadcast_id
 from .loop_lag import LoopLag
 from .metrics import Metrics
-from .ports import Clock, Kind, NodeStatus, Vitals
+from .ports import Clock, Kind, NodeStatus, RouteSource, Vitals
+from .routing import BoundedRoutes, GreatCircleRoutes, OsrmRoutes
 from .stores import Stores, open_stores
 from .tasks import running
 from .transport.auth import KeyRing
 from .transport.close_codes import CloseCode
+from .transport.collector import RouteCollectors
 from .transport.http import Edge
 from .transport.hub import Hub
 from .transport.services import Services
@@ -61,7 +63,7 @@ logger = structlog.get_logger()
 class Node:
     """One running server. Made by `start`, ended by `stop`."""
 
-    def __init__(self, clock: Clock, stores: Stores, tenants: Tenants, metrics: Metrics) -> None:
+    def __init__(self, clock: Clock, stores: Stores, routes: RouteSource, tenants: Tenants, metrics: Metrics) -> None:
         self._clock = clock
         self._stores = stores
         self._journal = stores.journal
@@ -75,7 +77,15 @@ class Node:
         bus = NodeBus(stores.cluster, metrics.actors.bus_sent, metrics.actors.bus_missed)
         self.bus = bus
         self.metrics = metrics
-        self.hub = Hub(stores.journal, clock, bus, self._next_epoch, metrics.hub, shared=stores.shared)
+        self.hub = Hub(
+            stores.journal,
+            clock,
+            bus,
+            self._next_epoch,
+            metrics.hub,
+            shared=stores.shared,
+            collect=RouteCollectors(routes, stores.journal, stores.presence, clock, metrics.hub.routes_failed),
+        )
         self.dispatch = Dispatch(
             journal=stores.journal,
             cluster=stores.cluster,
@@ -112,7 +122,8 @@ class Node:
         async with AsyncExitStack() as started:
             stores = await open_stores(started, config, clock, metrics)
             tenants = Tenants(stores.journal, create_on_sight=config.environment is Environment.DEVELOPMENT)
-            node = cls(clock, stores, tenants, metrics)
+            routes = _open_routes(started, config)
+            node = cls(clock, stores, routes, tenants, metrics)
             started.push_async_callback(node.hub.close)
             started.push_async_callback(node.dispatch.close)
             try:
@@ -305,6 +316,12 @@ async def _serve(config: Config) -> None:
     logger.info("stopping")
     await node.stop()
     logger.info("stopped")
+
+
+def _open_routes(started: AsyncExitStack, config: Config) -> RouteSource:
+    routes = GreatCircleRoutes() if config.osrm_url is None else BoundedRoutes(OsrmRoutes(config.osrm_url))
+    started.push_async_callback(routes.close)
+    return routes
 
 
 async def _listen(started: AsyncExitStack, edge: Edge, config: Config) -> tuple[web.TCPSite, int]:

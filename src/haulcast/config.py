@@ -29,6 +29,9 @@ VARIABLES: Mapping[str, str] = {
         "(default: none, the node is on its own with the embedded journal)"
     ),
     "HAULCAST_REDIS_URL": "the Redis that they share, redis://:PASSWORD@HOST:PORT/0 or rediss:// (both or none)",
+    "HAULCAST_OSRM_URL": (
+        "the OSRM server that knows the roads, http://HOST:PORT or https:// (default: none, distances are straight)"
+    ),
     "HAULCAST_JWT_KEYS": (
         'the keys that tokens are signed with: a JSON list of {"kid", "alg": HS256|RS256|ES256, and one of "secret", '
         '"secret_file", "pem_file"}, or @FILE with such a list'
@@ -65,6 +68,7 @@ class Config:
     database_url: str | None = field(default=None, repr=False)
     redis_url: str | None = field(default=None, repr=False)
     node_port: int | None = None
+    osrm_url: str | None = field(default=None, repr=False)
     reuse_port: bool = False
     """Whether other nodes on this machine listen on `port` too. Not for users: `serve --nodes` asks it of its nodes."""
 
@@ -116,6 +120,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         database_url=_store_url(env, "HAULCAST_DATABASE_URL", _DATABASE_SCHEMES),
         redis_url=_store_url(env, "HAULCAST_REDIS_URL", _REDIS_SCHEMES),
         node_port=_port(env, "HAULCAST_NODE_PORT", "0") or None,
+        osrm_url=_service_url(env, "HAULCAST_OSRM_URL"),
     )
     if (config.database_url is None) != (config.redis_url is None):
         given, missing = ("HAULCAST_DATABASE_URL", "HAULCAST_REDIS_URL")[:: 1 if config.clustered else -1]
@@ -163,6 +168,14 @@ def _store_url(env: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> s
         raise ConfigError(f"{name} is no address: {error}") from None
     if url.scheme not in schemes:
         raise ConfigError(f"{name} does not begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return text
+
+
+def _service_url(env: Mapping[str, str], name: str) -> str | None:
+    """One server, and perhaps a path there. Never quotes what it was given."""
+    text = _store_url(env, name, ("http", "https"))
+    if text is not None and ("?" in text or "," in text):
+        raise ConfigError(f"{name} is no address of one server: give http://host:port or https://host:port/path")
     return text
 
 

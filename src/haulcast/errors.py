@@ -6,6 +6,7 @@
     │   ├── JournalUnavailable    the durable one
     │   └── ClusterUnavailable    the one that nodes share hints in
     ├── JournalFault          the durable store has, or was given, what it cannot work with; trying again is no use
+    ├── RoutesUnavailable     distances and times by road cannot be had now
     └── ConfigError           haulcast cannot start as it is configured (exit code 2)
 
 `ERRORS` is the one table of codes: what each says, its HTTP status, and whether the same request may work later.
@@ -18,6 +19,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from .domain.replies import Json, Refusal
+from .domain.routes import RouteFault
 
 
 class ErrorCode(StrEnum):
@@ -128,6 +130,14 @@ class ClusterUnavailable(StoreUnavailable):
 
 class JournalFault(HaulcastError):
     """The journal has, or was given, what it cannot work with."""
+
+
+class RoutesUnavailable(HaulcastError):
+    """Distances and times by road cannot be had now: `fault` for users, the message for whoever reads the log."""
+
+    def __init__(self, fault: RouteFault, message: str) -> None:
+        self.fault = fault
+        super().__init__(message)
 
 
 class ConfigError(HaulcastError):

@@ -4,6 +4,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from . import __version__
 from .actors.metrics import ActorMetrics
+from .domain.routes import RouteFault
+from .domain.snapshot import CLUSTERS
 from .domain.states import EndReason
 from .transport.meter import RequestMeter, Sum
 from .transport.metrics import HubMetrics, TransportMetrics
@@ -64,9 +66,15 @@ class Metrics:
         self.hub = HubMetrics(
             deliveries=self._counter("deliveries", "Frames handed to connected recipients.", "kind"),
             drift=self._counter("board_drift", "Fields of boards that had to be put right.", "field"),
+            rejected=self._counter("board_rejected", "Writes to boards that came too late.", "cluster"),
+            routes_failed=self._counter("routes_failed", "Questions for routes that failed.", "reason"),
         )
         for field in BroadcastView.__struct_fields__:
             self.hub.drift.labels(field)
+        for cluster in CLUSTERS:
+            self.hub.rejected.labels(cluster)
+        for fault in RouteFault:
+            self.hub.routes_failed.labels(fault)
         self.board_broadcasts = self._gauge("board_broadcasts", "Broadcasts that this node's boards show.")
         self.topics = self._gauge("topics", "Topics with a subscriber.")
         self.live_actors = self._gauge("actors", "Broadcast actors.")

@@ -206,6 +206,8 @@ METRICS: dict[str, Callable[[float], bool]] = {
     "haulcast_deliveries_total": exactly(2),
     "haulcast_board_broadcasts": exactly(0),
     "haulcast_board_drift_total": exactly(0),
+    "haulcast_board_rejected_total": exactly(0),
+    "haulcast_routes_failed_total": exactly(0),
     "haulcast_topics": exactly(2),
     "haulcast_actors": exactly(1),
     "haulcast_timers": exactly(1),

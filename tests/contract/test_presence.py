@@ -15,7 +15,7 @@ from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import EARTH_RADIUS_M, Point, distance_m
 from haulcast.domain.ids import TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, rank
-from haulcast.ports import LAPSED_KEPT_S, Nearby, Presence
+from haulcast.ports import LAPSED_KEPT_S, MAX_POSITIONS, Nearby, Presence
 from haulcast.storage.memory import presence as memory
 from haulcast.storage.memory.presence import MemoryPresence
 from haulcast.storage.redis import RedisPresence
@@ -231,6 +231,55 @@ async def test_hearing_from_somebody_unknown_or_offline_brings_nobody_online(pre
     presence.heard_from(ACME, T1)
     assert not await presence.is_online(ACME, T1)
     assert await presence.go_online(ACME, T1)
+
+
+# --- Where vehicles are ----------------------------------------------------------------------------------------------
+
+
+async def test_positions_are_those_of_the_vehicles_asked_for_whether_or_not_they_can_be_found(
+    presence: Presence,
+) -> None:
+    """To the last bit; offline, engaged, of another transporter or type."""
+    south = Point(-33.900000001, 151.2)
+    presence.report(ACME, V1, MUMBAI)
+    presence.report(ACME, vehicle("v2", T2, "truck"), south)
+    presence.report(ACME, V3, DELHI)
+    presence.engage(ACME, V2.vehicle_id)
+    assert await presence.positions(ACME, [V1.vehicle_id, V2.vehicle_id, VehicleId("unknown")]) == {
+        V1.vehicle_id: MUMBAI,
+        V2.vehicle_id: south,
+    }
+    assert await presence.positions(ACME, []) == {}
+
+
+async def test_a_position_is_known_while_it_is_younger_than_60_s(presence: Presence, clock: ManualClock) -> None:
+    presence.report(ACME, V1, MUMBAI)
+    clock.advance(30)
+    presence.report(ACME, V2, DELHI)
+    clock.advance(29.9)
+    both = [V1.vehicle_id, V2.vehicle_id]
+    assert await presence.positions(ACME, both) == {V1.vehicle_id: MUMBAI, V2.vehicle_id: DELHI}
+    clock.advance(0.1)
+    assert await presence.positions(ACME, both) == {V2.vehicle_id: DELHI}
+    presence.report(ACME, V1, THANE)
+    assert await presence.positions(ACME, both) == {V1.vehicle_id: THANE, V2.vehicle_id: DELHI}
+
+
+async def test_positions_are_the_tenants_own(presence: Presence) -> None:
+    presence.report(ACME, V1, MUMBAI)
+    assert await presence.positions(OTHER, [V1.vehicle_id]) == {}
+    presence.report(OTHER, V1, DELHI)
+    assert await presence.positions(ACME, [V1.vehicle_id]) == {V1.vehicle_id: MUMBAI}
+
+
+async def test_as_many_positions_as_may_be_asked_for_are_told_and_more_are_refused(presence: Presence) -> None:
+    vehicles = [vehicle(f"v{number}") for number in range(MAX_POSITIONS + 1)]
+    for number, each in enumerate(vehicles):
+        presence.report(ACME, each, east(number))
+    asked = [each.vehicle_id for each in vehicles]
+    assert await presence.positions(ACME, asked[:-1]) == {id_: east(number) for number, id_ in enumerate(asked[:-1])}
+    with pytest.raises(ValueError, match="more than"):
+        await presence.positions(ACME, asked)
 
 
 # --- Trips -----------------------------------------------------------------------------------------------------------
@@ -1057,6 +1106,7 @@ async def test_questions_leave_nothing_behind(clock: ManualClock) -> None:
     await nearest(presence)
     await presence.available(ACME, T1)
     await presence.is_online(ACME, T1)
+    await presence.positions(ACME, [V1.vehicle_id])
     await presence.go_offline(ACME, T1)
     presence.heard_from(ACME, T1)
     presence.release(ACME, V1.vehicle_id)

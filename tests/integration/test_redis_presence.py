@@ -14,7 +14,7 @@ from haulcast.clock import SystemClock
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, TransporterId
 from haulcast.errors import ClusterUnavailable
-from haulcast.ports import LAPSED_KEPT_S, Ownership, Presence
+from haulcast.ports import LAPSED_KEPT_S, MAX_POSITIONS, Ownership, Presence
 from haulcast.storage.redis import RedisCluster, RedisPresence, reports
 from haulcast.storage.redis.client import RedisClient, Reply
 from haulcast.storage.redis.keys import DATAGRAMS, ENGAGED, KEYS, TOGGLES
@@ -50,6 +50,7 @@ CALLS: dict[str, Call] = {
     "available": lambda presence: presence.available(ACME, T1),
     "nearest": lambda presence: nearest(presence),
     "sync_engaged": lambda presence: presence.sync_engaged([(ACME, V1.vehicle_id)]),
+    "positions": lambda presence: presence.positions(ACME, [V1.vehicle_id]),
     "count_toggle": lambda presence: presence.count_toggle(ACME, T1, limit=100, window_s=60),
     "sweep": lambda presence: presence.sweep(),
 }
@@ -393,6 +394,13 @@ async def test_a_lookup_is_one_command_however_many_candidates_and_excluded(redi
                 assert commands.value == 1
         commands.value = 0
         await presence.available(ACME, T1)
+        assert commands.value == 1
+        await presence.positions(ACME, [])
+        assert commands.value == 1
+        await presence.positions(ACME, [V1.vehicle_id])
+        commands.value = 0
+        asked = [each.vehicle_id for each in fleet[:MAX_POSITIONS]]
+        assert len(await presence.positions(ACME, asked)) == MAX_POSITIONS
         assert commands.value == 1
     finally:
         await presence.close()

@@ -27,7 +27,7 @@ from haulcast.errors import JournalUnavailable, RequestError
 from haulcast.ports import Change, Claim, Fence, Kind, Landed, Role, Stored, Write
 from haulcast.storage.memory import MemoryJournal
 from haulcast.transport.auth import Principal
-from haulcast.transport.board import ENDED_SHOWN_MS
+from haulcast.transport.board import ENDED_SHOWN_MS, Collect
 from haulcast.transport.codec import dumps
 from haulcast.transport.hub import Hub
 from tests.sim.virtual_time import START_MS, VirtualClock
@@ -134,10 +134,18 @@ class Link:
 
 
 class Hubs:
-    """Nodes of one deployment, as far as hubs go."""
+    """Nodes of one deployment, as far as hubs go. `collect`: what their boards collect."""
 
-    def __init__(self, number: int = 2, journal: SharedJournal | None = None, *, shared: bool = True) -> None:
+    def __init__(
+        self,
+        number: int = 2,
+        journal: SharedJournal | None = None,
+        *,
+        shared: bool = True,
+        collect: Collect | None = None,
+    ) -> None:
         self._shared = shared
+        self._collect = collect
         self.clock = VirtualClock()
         self.journal = journal or SharedJournal()
         self.links = [Link(n) for n in range(number)]
@@ -147,7 +155,15 @@ class Hubs:
         self._given = 0
 
     def _hub(self, link: Link) -> Hub:
-        return Hub(self.journal, self.clock, link, self._next_epoch, hub_metrics(), shared=self._shared)
+        return Hub(
+            self.journal,
+            self.clock,
+            link,
+            self._next_epoch,
+            hub_metrics(),
+            shared=self._shared,
+            collect=self._collect,
+        )
 
     async def _next_epoch(self) -> int:
         await asyncio.sleep(0)

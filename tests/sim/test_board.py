@@ -37,7 +37,7 @@ def entries(phone: Phone) -> dict[str, dict[str, object]]:
 
 
 def drift(world: Hubs, hub: int, field: str) -> float:
-    value: float = world.hubs[hub]._boards._drift.labels(field)._value.get()
+    value: float = world.hubs[hub]._boards._metrics.drift.labels(field)._value.get()
     return value
 
 

@@ -77,6 +77,17 @@ def test_doctor_fails_when_another_program_has_the_port(
     assert "another program has the port" in capsys.readouterr().out
 
 
+def test_doctor_looks_at_the_routing_server_and_does_not_fail_for_it(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HAULCAST_PORT", "0")
+    monkeypatch.setenv("HAULCAST_OSRM_URL", f"http://router:hush@127.0.0.1:{unused_tcp_port}")
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert f"OSRM at http://router@127.0.0.1:{unused_tcp_port}: unavailable" in shown
+    assert "hush" not in shown
+
+
 def test_doctor_fails_when_the_configuration_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

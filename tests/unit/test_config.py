@@ -175,6 +175,33 @@ def test_a_store_that_is_reached_over_a_network_in_plain_text_is_known(
     assert load({"HAULCAST_DATABASE_URL": database_url, "HAULCAST_REDIS_URL": redis_url}).exposed == exposed
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:5000", "https://router:hush@osrm.example/maps/india"])
+def test_an_osrm_is_used_if_there_is_one(url: str) -> None:
+    config = load({"HAULCAST_OSRM_URL": url})
+    assert config.osrm_url == url
+    assert "hush" not in repr(config)
+    for environ in ({}, {"HAULCAST_OSRM_URL": ""}):
+        assert load(environ).osrm_url is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "osrm:5000",
+        "ftp://router:hush@osrm",
+        "http://router:hush@",
+        "http://router:hu@sh@osrm:5000",
+        "http://router:hush@osrm:65536",
+        "http://router:hush@osrm/?profile=car",
+        "http://router:hush@osrm,other:5000",
+    ],
+)
+def test_an_osrm_that_cannot_be_reached_by_its_address_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="HAULCAST_OSRM_URL") as refused:
+        load({"HAULCAST_OSRM_URL": url})
+    assert "hu" not in str(refused.value)
+
+
 def test_a_node_has_a_port_of_its_own_if_it_is_given_one() -> None:
     assert load({}).node_port is None
     assert load({"HAULCAST_NODE_PORT": "0"}).node_port is None

@@ -56,6 +56,10 @@ def _findings() -> Iterator[Finding]:
 
         yield from asyncio.run(look_at_postgres(settings.database_url))
         yield from asyncio.run(look_at_redis(settings.redis_url))
+    if settings.osrm_url is not None:
+        from .osrm import look_at_osrm
+
+        yield asyncio.run(look_at_osrm(settings.osrm_url))
     yield _port(settings)
 
 

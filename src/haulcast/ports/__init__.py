@@ -2,8 +2,10 @@
 
     transport --Dispatcher, Availability--> actors --Journal, Presence, Cluster, Clock--> storage
     actors --Publisher--> transport --Bus--> actors
+    transport --Journal, Presence--> storage, --RouteSource--> routing
 
-Actors, transport and storage know these protocols and the domain, and nothing of one another; `app` wires them.
+Actors, transport, storage and routing know these protocols and the domain, and nothing of one another; `app` wires
+them.
 """
 
 from .clock import Clock
@@ -28,10 +30,13 @@ from .journal import (
     Write,
 )
 from .nodes import Nodes, NodeStatus, Vitals
-from .presence import LAPSED_KEPT_S, Nearby, Presence
+from .presence import LAPSED_KEPT_S, MAX_POSITIONS, Nearby, Presence
+from .routes import MAX_ORIGINS, RouteSource
 
 __all__ = [
     "LAPSED_KEPT_S",
+    "MAX_ORIGINS",
+    "MAX_POSITIONS",
     "Availability",
     "Bus",
     "Change",
@@ -59,6 +64,7 @@ __all__ = [
     "Publisher",
     "RequestKey",
     "Role",
+    "RouteSource",
     "Standing",
     "Stored",
     "Vitals",

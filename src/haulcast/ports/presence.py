@@ -12,6 +12,9 @@ from haulcast.domain.ranking import Candidate, LeftOut
 LAPSED_KEPT_S = 600.0
 """How long after it stopped to count a position is still remembered, for whoever asks why its vehicle was not found."""
 
+MAX_POSITIONS = 1_000
+"""Vehicles of one question."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nearby:
@@ -112,4 +115,9 @@ class Presence(Protocol):
 
     async def close(self) -> None:
         """Write what waits, and let go of the store."""
+        ...
+
+    async def positions(self, tenant_id: TenantId, vehicle_ids: Collection[VehicleId]) -> dict[VehicleId, Point]:
+        """Where vehicles are, whether or not they can be found: those of them of which a position younger than 60 s is
+        known. One round trip. Raises `ValueError` for more than `MAX_POSITIONS`."""
         ...

@@ -9,28 +9,31 @@
    right, logged as drift, and counted by field. What came after the journal was read is newer, and stays.
 4. What changes within `GATHERED_S` leaves as one delta.
 5. A broadcast that has ended goes `ENDED_SHOWN_MS` later, and earlier if there are more than `MAX_SHOWN`.
+6. A collector adds what is slow to find out, in fields of its own (`domain.snapshot.CLUSTERS`): the news and the
+   journal know nothing of these and do not touch them, and with a broadcast's end they go. It works while the board is
+   open.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import structlog
-from prometheus_client import Counter
 
 from haulcast.domain.delta import Delta, difference, path_of, pointer
 from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.domain.replies import Json
-from haulcast.domain.snapshot import Fields, Gap, Store
+from haulcast.domain.snapshot import Fields, Gap, Source, Store
 from haulcast.domain.views import broadcast_view
 from haulcast.errors import StoreUnavailable
 from haulcast.ports import Clock, Journal, Stored
 from haulcast.tasks import TaskSet
 
 from .codec import dumps
+from .metrics import HubMetrics
 from .news import News
 from .topics import TopicVersion, encode_delta
 
@@ -39,7 +42,7 @@ COMPARE_EVERY_S = 60.0
 GRACE_S = 1.0
 ENDED_SHOWN_MS = 600_000
 MAX_SHOWN = 20_000
-"""Broadcasts of a board. One takes about 3 kB."""
+"""Broadcasts of a board. One takes about 3 kB, and 1 kB for each vehicle whose way to the pickup is shown."""
 PAGE = 250
 """Broadcasts that are read at once."""
 _RETRY_S = 1.0
@@ -57,19 +60,39 @@ _decode_patch = msgspec.json.Decoder(_Patch).decode
 _decode_view = msgspec.json.Decoder(dict[str, Any]).decode
 
 
+class Collector(Protocol):
+    """Finds out what a board shows besides, and tells it so by `put_route`."""
+
+    def take(self, news: News) -> None:
+        """A broadcast of the tenant has changed. Never waits, never raises."""
+        ...
+
+    async def run(self) -> None:
+        """Collect until cancelled. Begun when the board has been read."""
+        ...
+
+
+Collect: TypeAlias = Callable[["Board"], Collector]
+
+
 class Board:
-    """One tenant's board on this node. `send` is called with the data of a delta, encoded; `drift` counts, by `field`,
-    what had to be put right."""
+    """One tenant's board on this node. `send` is called with the data of a delta, encoded."""
 
     def __init__(
-        self, tenant_id: TenantId, journal: Journal, clock: Clock, send: Callable[[bytes], None], drift: Counter
+        self,
+        tenant_id: TenantId,
+        journal: Journal,
+        clock: Clock,
+        send: Callable[[bytes], None],
+        metrics: HubMetrics,
+        collect: Collect | None = None,
     ) -> None:
-        self._tenant_id = tenant_id
+        self.tenant_id = tenant_id
         self._journal = journal
         self._clock = clock
         self._send = send
-        self._drift = drift
-        self._store = Store(MAX_SHOWN)
+        self._drift = metrics.drift
+        self._store = Store(MAX_SHOWN, lambda cluster: metrics.rejected.labels(cluster).inc())
         self._encoded: dict[str, bytes] = {}  # members of the snapshot, as far as they are of the latest version
         self._before: dict[str, Fields | None] = {}  # what changed since the last delta: as it was, None if it was not
         self._gathering: asyncio.TimerHandle | None = None
@@ -80,6 +103,8 @@ class Board:
         self._complete = asyncio.Event()  # everything has been read once
         self._suspected = asyncio.Event()  # it is to be compared now
         self._closed = False
+        self._collector = None if collect is None else collect(self)
+        self._collecting = TaskSet()
 
     def __len__(self) -> int:
         return len(self._store)
@@ -97,12 +122,15 @@ class Board:
             self._flush()
             self._complete.set()
             self._tasks.start(self._compare_for_ever(), "compare_board")
+            if self._collector is not None:
+                self._collecting.start(self._collector.run(), "collect")
 
     async def close(self) -> None:
         """Say nothing any more, and end what is under way; a comparison is finished first."""
         self._closed = True
         if self._gathering is not None:
             self._gathering.cancel()
+        await self._collecting.close()
         async with self._comparing:
             await self._tasks.close()
 
@@ -113,6 +141,8 @@ class Board:
 
     def take(self, news: News) -> None:
         """A broadcast of the tenant has changed."""
+        if self._collector is not None:
+            self._collector.take(news)
         key = news.broadcast_id
         if news.since and key not in self._store and self._ended_long_ago(news.ended_at_ms):
             return  # a trip of it goes on
@@ -120,7 +150,7 @@ class Board:
             patch = _decode_patch(news.delta)
             delta = Delta(patch.set, tuple(patch.gone))
             try:
-                self._apply(key, lambda: self._store.amend(key, news.since, news.version, delta))
+                self._apply(key, lambda: self._store.amend(key, news.since, news.version, delta, self._clock.now_ms()))
             except Gap:
                 self._doubt(key)
         elif news.snapshot:
@@ -154,13 +184,30 @@ class Board:
                     self._note_drift(key, ["status"])
                     self._drop(key)
 
+    # --- For the collector ---
+
+    def live(self) -> list[BroadcastId]:
+        """The broadcasts that have not ended."""
+        return [BroadcastId(key) for key in self._store if self._store.fields(key)["ended_at"] is None]
+
+    def entry(self, key: BroadcastId) -> Fields | None:
+        """What is shown of a broadcast that has not ended; None if it has, or is not shown."""
+        fields = self._store.fields(key) if key in self._store else None
+        return None if fields is None or fields["ended_at"] is not None else fields
+
+    def put_route(self, key: BroadcastId, version: TopicVersion, route: Json) -> bool:
+        """Show the ways to a broadcast's pickup, unless it has ended or newer ones are shown. Whether that changed
+        anything."""
+        fields, now_ms = {"route": route}, self._clock.now_ms()
+        return bool(self._apply(key, lambda: self._store.write(key, Source.ROUTES, version, fields, now_ms)))
+
     # --- Reading ---
 
     async def _pages(self) -> AsyncIterator[list[Stored]]:
         after: BroadcastId | None = None
         ended_after_ms = self._clock.now_ms() - ENDED_SHOWN_MS
         while True:
-            page = await self._journal.list_board(self._tenant_id, ended_after_ms, after, PAGE)
+            page = await self._journal.list_board(self.tenant_id, ended_after_ms, after, PAGE)
             yield page
             if len(page) < PAGE:
                 return
@@ -179,11 +226,11 @@ class Board:
             try:
                 await self.compare()
             except StoreUnavailable as error:
-                log.warning("comparison_delayed", tenant=self._tenant_id, reason=str(error))
+                log.warning("comparison_delayed", tenant=self.tenant_id, reason=str(error))
                 await asyncio.sleep(_RETRY_S)
                 self._suspected.set()
             except Exception:
-                log.exception("comparison_failed", tenant=self._tenant_id)
+                log.exception("comparison_failed", tenant=self.tenant_id)
 
     def _doubt(self, key: BroadcastId) -> None:
         self._doubted[key] = None
@@ -197,7 +244,7 @@ class Board:
                 key = next(iter(self._doubted))
                 del self._doubted[key]
                 try:
-                    stored = await self._journal.read_broadcast(self._tenant_id, key)
+                    stored = await self._journal.read_broadcast(self.tenant_id, key)
                 except StoreUnavailable as error:
                     self._doubted[key] = None
                     log.warning("reading_delayed", broadcast=key, reason=str(error))
@@ -222,14 +269,15 @@ class Board:
             self._note_drift(stored.state.broadcast_id, sorted(fields))
 
     def _note_drift(self, key: str, fields: Collection[str]) -> None:
-        log.warning("drift", tenant=self._tenant_id, broadcast=key, fields=fields)
+        log.warning("drift", tenant=self.tenant_id, broadcast=key, fields=fields)
         for field in fields:
             self._drift.labels(field).inc()
 
     def _write(self, key: str, version: TopicVersion, fields: Fields) -> Delta:
         if self._is_over(fields):
             return Delta()
-        delta = self._apply(key, lambda: self._store.write(key, version, fields))
+        now_ms = self._clock.now_ms()
+        delta = self._apply(key, lambda: self._store.write(key, Source.OWNER, version, fields, now_ms))
         for gone in self._store.shrink():
             self._before.setdefault(gone, {})
             self._encoded.pop(gone, None)
@@ -295,11 +343,19 @@ class Board:
 class Boards:
     """The boards of this node, by tenant. `send` is called with a tenant and the data of a delta of its board."""
 
-    def __init__(self, journal: Journal, clock: Clock, send: Callable[[TenantId, bytes], None], drift: Counter) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        send: Callable[[TenantId, bytes], None],
+        metrics: HubMetrics,
+        collect: Collect | None = None,
+    ) -> None:
         self._journal = journal
         self._clock = clock
         self._send = send
-        self._drift = drift
+        self._metrics = metrics
+        self._collect = collect
         self._boards: dict[TenantId, Board] = {}
         self._closing: dict[Board, None] = {}
         self._tasks = TaskSet()
@@ -320,7 +376,8 @@ class Boards:
         board = self._boards.get(tenant_id)
         if board is None:
             send = partial(self._send, tenant_id)
-            board = self._boards[tenant_id] = Board(tenant_id, self._journal, self._clock, send, self._drift)
+            board = Board(tenant_id, self._journal, self._clock, send, self._metrics, self._collect)
+            self._boards[tenant_id] = board
         await board.open()
         return board
 

@@ -26,7 +26,7 @@ from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Bus, Change, Clock, Journal, Kind, Role
 
 from .auth import Principal
-from .board import Boards
+from .board import Boards, Collect
 from .delivery import Delivery
 from .metrics import HubMetrics
 from .news import News, may_change, render
@@ -67,9 +67,11 @@ class Hub:
         metrics: HubMetrics,
         *,
         shared: bool = False,
+        collect: Collect | None = None,
     ) -> None:
         """`next_epoch` gives a number above all that it gave before to any node. A node that has the journal for itself
-        may be given its incarnation each time. `shared`: it has not, and may miss what other nodes had to say."""
+        may be given its incarnation each time. `shared`: it has not, and may miss what other nodes had to say.
+        `collect` makes the collector of a board."""
         self._journal = journal
         self._clock = clock
         self._bus = bus
@@ -79,7 +81,7 @@ class Hub:
         self._subscriptions = Subscriptions()
         self._stale = Staleness(self._read_again)
         self._delivery = Delivery(self._subscriptions, self._stale, metrics.deliveries, shared)
-        self._boards = Boards(journal, clock, self._tell_board, metrics.drift)
+        self._boards = Boards(journal, clock, self._tell_board, metrics, collect)
         # One snapshot is read at a time: the journal would read them one after the other anyway, and a topic has less
         # time to move on under a read that does not wait for others. Without it, 300 phones that come back together
         # while their feeds move keep each other from ever getting one.

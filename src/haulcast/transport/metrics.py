@@ -32,3 +32,7 @@ class HubMetrics:
     """Frames handed to connected recipients. Label `kind`."""
     drift: Counter
     """What boards had to have put right, as news of it had been lost. Label `field`."""
+    rejected: Counter
+    """Writes to boards that were older than what stood. Label `cluster`."""
+    routes_failed: Counter
+    """Questions for routes that failed. Label `reason`."""

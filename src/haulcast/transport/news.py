@@ -14,8 +14,9 @@ import msgspec
 from haulcast.domain import effects as fx
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
 from haulcast.domain.delta import Delta, difference, pointer
-from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
+from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
 from haulcast.domain.replies import Json
+from haulcast.domain.routes import Offered
 from haulcast.domain.views import broadcast_view, haul_view, offer_body, offer_closing, offer_fill, offer_tail
 from haulcast.ports import Change
 
@@ -86,6 +87,17 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(News).decode
 
 
+class _Tail(msgspec.Struct):
+    vehicle_id: VehicleId
+    distance_m: int
+
+
+_decode_tail = msgspec.json.Decoder(_Tail).decode
+_TAIL_ENDS = b"}}"
+"""What an offer's end closes besides itself: `set`, and the delta."""
+_OFFER = b"offer"
+
+
 def render(change: Change, now_ms: int) -> News:
     """Everything that is to be said about `change`."""
     before, after = change.before, change.after
@@ -109,6 +121,18 @@ def render(change: Change, now_ms: int) -> News:
         updates=[update for effect in change.effects if (update := _update(after, effect)) is not None],
         ended_at_ms=after.ended_at_ms,
     )
+
+
+def newly_offered(news: News, limit: int) -> tuple[int, list[Offered]]:
+    """To how many the broadcast was offered by this, and the first `limit` of each wave, which are its nearest. Raises
+    `MsgspecError` for what an `_opening` of this version does not make."""
+    openings = [update for update in news.updates if update.event_name == _OFFER]
+    return sum(len(update.topics) for update in openings), [
+        Offered(tail.distance_m, tail.vehicle_id, TransporterId(topic.partition(":")[2]))
+        for update in openings
+        for topic, end in zip(update.topics[:limit], update.tails, strict=False)
+        for tail in (_decode_tail(b"{" + end.removesuffix(_TAIL_ENDS)),)
+    ]
 
 
 def may_change(state: Broadcast) -> bool:
@@ -137,8 +161,8 @@ def _opening(state: Broadcast, offers: Iterable[Offer]) -> Update:
     return Update(
         topics=_feeds(offer.transporter_id for offer in offers),
         delta=head,
-        tails=[dumps(offer_tail(offer))[1:] + b"}}" for offer in offers],
-        event_name=b"offer",
+        tails=[dumps(offer_tail(offer))[1:] + _TAIL_ENDS for offer in offers],
+        event_name=_OFFER,
         event=dumps({"broadcast_id": state.broadcast_id}),
     )
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from haulcast.domain.ranking import LeftOutReason
+from haulcast.domain.routes import RouteFault, RouteKind
 from haulcast.domain.states import BroadcastStatus, EndReason, RequestStatus, TripStatus
 from haulcast.domain.waves import MAX_LEFT_OUT
 from haulcast.ports import Role
@@ -132,11 +133,44 @@ class DriverView(Struct):
     trips: Annotated[dict[str, HaulView], Meta(description="the active ones, by trip_id")]
 
 
+class RouteStatus(StrEnum):
+    """Whether the ways to a pickup could be found out the last time."""
+
+    OK = "ok"
+    FAILING = "failing"
+
+
+class WayView(Struct):
+    """Where a vehicle was, and how far from the pickup; null: there is no road."""
+
+    transporter_id: str
+    lat: float
+    lng: float
+    distance_m: Count | None
+    duration_s: Count | None
+
+
+class RouteView(Struct, omit_defaults=True):
+    """The ways of the nearest vehicles to the pickup. `failing`, with a `reason`: those that were known last."""
+
+    status: RouteStatus
+    source: RouteKind
+    updated_at: Annotated[Time | None, Meta(description="when `vehicles` were found out; null: never")]
+    vehicles: Annotated[dict[str, WayView], Meta(description="by vehicle_id")]
+    reason: RouteFault | UnsetType = UNSET
+
+
+class BoardEntry(BroadcastView, omit_defaults=True):
+    """A broadcast as operators see it on the board. `route` is there while it is live and something is known of it."""
+
+    route: RouteView | UnsetType = UNSET
+
+
 class BoardView(Struct):
     """What operators watch."""
 
     broadcasts: Annotated[
-        dict[str, BroadcastView], Meta(description="live, or ended in the last ten minutes, by broadcast_id")
+        dict[str, BoardEntry], Meta(description="live, or ended in the last ten minutes, by broadcast_id")
     ]
 
 

@@ -53,6 +53,8 @@ def hub_metrics(registry: CollectorRegistry | None = None) -> HubMetrics:
     return HubMetrics(
         deliveries=Counter("deliveries", "-", ["kind"], registry=registry),
         drift=Counter("drift", "-", ["field"], registry=registry),
+        rejected=Counter("rejected", "-", ["cluster"], registry=registry),
+        routes_failed=Counter("routes_failed", "-", ["reason"], registry=registry),
     )
 
 

@@ -37,7 +37,7 @@ from haulcast.domain.geo import Point, distance_m
 from haulcast.domain.grid import GridIndex
 from haulcast.domain.ids import TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, rank
-from haulcast.ports import LAPSED_KEPT_S, Clock, Nearby
+from haulcast.ports import LAPSED_KEPT_S, MAX_POSITIONS, Clock, Nearby
 
 _LOOKS_PER_TURN = 500
 """Vehicles that a lookup takes or refuses in one turn."""
@@ -247,6 +247,20 @@ class MemoryPresence:
 
     async def close(self) -> None:
         """See `Presence`. Nothing waits here."""
+
+    async def positions(self, tenant_id: TenantId, vehicle_ids: Collection[VehicleId]) -> dict[VehicleId, Point]:
+        """See `Presence`."""
+        if len(vehicle_ids) > MAX_POSITIONS:
+            raise ValueError(f"{len(vehicle_ids)} vehicles, more than {MAX_POSITIONS}")
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            return {}
+        now_s = self._clock.monotonic_s()
+        return {
+            vehicle_id: tracked.position
+            for vehicle_id in vehicle_ids
+            if (tracked := tenant.tracked.get(vehicle_id)) is not None and tracked.until_s > now_s
+        }
 
     def _tenant(self, tenant_id: TenantId) -> "_Tenant":
         tenant = self._tenants.get(tenant_id)

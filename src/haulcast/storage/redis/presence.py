@@ -28,7 +28,7 @@ from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import FARTHEST_M, Point, distance_m
 from haulcast.domain.ids import TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, over_limit, rank
-from haulcast.ports import LAPSED_KEPT_S, Clock, Nearby
+from haulcast.ports import LAPSED_KEPT_S, MAX_POSITIONS, Clock, Nearby
 
 from .client import Count, RedisClient, answer_in_time, uncounted
 from .keys import AT, ENGAGED, FLEETS, ONLINE, SEEN, TOGGLES, VEHICLES
@@ -60,6 +60,7 @@ _GO_OFFLINE = Script("go_offline")
 _IS_ONLINE = Script("is_online")
 _AVAILABLE = Script("available")
 _NEAREST = Script("nearest")
+_POSITIONS = Script("positions")
 _SYNC_ENGAGED = Script("sync_engaged")
 _COUNT_TOGGLE = Script("count_toggle")
 _FIND_STALE = Script("find_stale")
@@ -268,6 +269,19 @@ class RedisPresence:
         await self._writer.close()
         await self._client.close()
 
+    async def positions(self, tenant_id: TenantId, vehicle_ids: Collection[VehicleId]) -> dict[VehicleId, Point]:
+        """See `Presence`."""
+        if len(vehicle_ids) > MAX_POSITIONS:
+            raise ValueError(f"{len(vehicle_ids)} vehicles, more than {MAX_POSITIONS}")
+        if not vehicle_ids:
+            return {}
+        async with answer_in_time(_PATIENCE_S):
+            await self._write_for(tenant_id)
+            [rows] = await self._client.run(
+                _POSITIONS([VEHICLES(tenant_id)], self._now(), self._vehicle_ms, *vehicle_ids)
+            )
+        return {vehicle.vehicle_id: position for vehicle, position in map(_vehicle, rows.decode().splitlines())}
+
     # --- Within ---
 
     def _now(self) -> int | str:
@@ -331,7 +345,7 @@ class RedisPresence:
 
 
 def _vehicle(row: str) -> tuple[Vehicle, Point]:
-    """A row of `nearest.lua` or `available.lua`: a vehicle, then what `VEHICLES` holds of it."""
+    """A row of `nearest.lua`, `available.lua` or `positions.lua`: a vehicle, then what `VEHICLES` holds of it."""
     vehicle_id, transporter_id, vehicle_type, lat, lng, _ = row.split(" ")
     return Vehicle(VehicleId(vehicle_id), TransporterId(transporter_id), vehicle_type), Point(float(lat), float(lng))
 
