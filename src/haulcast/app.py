@@ -83,6 +83,7 @@ class Node:
             bus,
             self._next_epoch,
             metrics.hub,
+            presence=stores.presence,
             shared=stores.shared,
             collect=RouteCollectors(routes, stores.journal, stores.presence, clock, metrics.hub.routes_failed),
         )
@@ -101,6 +102,8 @@ class Node:
         self._membership = self.dispatch.membership
         self.nodes = Nodes(bus, self._status)
         bus.handle(Kind.NEWS, self.hub.receive)
+        bus.handle(Kind.DRIVERS, self.hub.attendance.receive)
+        bus.on_peers(self.hub.peers_changed)
         metrics.board_broadcasts.set_function(lambda: self.hub.board_size)
         metrics.topics.set_function(lambda: self.hub.topic_count)
         metrics.live_actors.set_function(lambda: len(self.dispatch.registry))
@@ -133,6 +136,7 @@ class Node:
                     f"the stores cannot be reached: {error}; check HAULCAST_DATABASE_URL and HAULCAST_REDIS_URL"
                 ) from error
             await node.dispatch.membership.introduced()
+            await started.enter_async_context(running(node.hub.attendance.run(), "attendance"))
             edge = Edge(
                 Services(
                     journal=stores.journal,

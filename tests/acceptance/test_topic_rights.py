@@ -21,10 +21,11 @@ SUBJECTS = {
     "broadcast": ["c1", "c2"],  # by whose it is
     "feed": ["t1", "t2"],
     "driver": ["t1-d", "t2-d"],
+    "fleet": ["t1", "t2"],
     "board": ["{tenant}"],
 }
 """What there is in each tenant, by kind of topic."""
-OWN = {("customer", "broadcast"), ("transporter", "feed"), ("driver", "driver")}
+OWN = {("customer", "broadcast"), ("transporter", "feed"), ("transporter", "fleet"), ("driver", "driver")}
 """Which role may see which kind of topic, of its own. An operator may see all of the tenant."""
 
 

@@ -185,6 +185,19 @@ async def test_a_fleet_is_read_back_and_replaced(journal: Journal) -> None:
     assert await journal.read_driver(ACME, DriverId("nobody")) is None
 
 
+async def test_a_transporter_s_fleet_is_what_it_owns_and_employs_now(journal: Journal) -> None:
+    assert await journal.read_fleet(ACME, T1) == (list(FLEET[1:4]), list(FLEET[4:6]))
+    sold, moved = Vehicle(VehicleId("t1v1"), T2, "van"), Driver(DriverId("t1d1"), T2, "Asha K.")
+    renamed, new = Driver(DriverId("t1d2"), T1, "renamed"), Vehicle(VehicleId("a"), T1, "van")
+    await journal.put_fleet(ACME, [sold, moved, renamed, new])
+    assert await journal.read_fleet(ACME, T1) == ([new, *FLEET[2:4]], [renamed])
+    vehicles, drivers = await journal.read_fleet(ACME, T2)
+    assert sold in vehicles
+    assert moved in drivers
+    assert await journal.read_fleet(OTHER, T1) == (list(FLEET[1:4]), list(FLEET[4:6]))
+    assert await journal.read_fleet(ACME, TransporterId("nobody")) == ([], [])
+
+
 @pytest.mark.parametrize(
     "orphan",
     [

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import EARTH_RADIUS_M, Point, distance_m
-from haulcast.domain.ids import TenantId, TransporterId, VehicleId
+from haulcast.domain.ids import DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, rank
 from haulcast.ports import LAPSED_KEPT_S, MAX_POSITIONS, Nearby, Presence
 from haulcast.storage.memory import presence as memory
@@ -390,6 +390,72 @@ async def test_synchronizing_keeps_what_is_engaged_engaged(presence: Presence, c
         assert await found(presence) == []
     presence.release(ACME, V1.vehicle_id)
     assert await found(presence) == ["v1"]
+
+
+# --- Drivers who are connected ---------------------------------------------------------------------------------------
+
+D1, D2, D3 = DriverId("d1"), DriverId("d2"), DriverId("d3")
+
+
+async def test_a_driver_is_connected_from_coming_to_a_node_to_leaving_it(presence: Presence) -> None:
+    assert await presence.connected_drivers(ACME, [D1, D2], [1]) == set()
+    await presence.note_drivers(1, ACME, [D1, D2], [])
+    assert await presence.connected_drivers(ACME, [D1, D2, D3], [1]) == {D1, D2}
+    assert await presence.connected_drivers(ACME, [D1], [1]) == {D1}
+    await presence.note_drivers(1, ACME, [D3, D1], [D2])
+    await presence.note_drivers(1, ACME, [], [D2])
+    assert await presence.connected_drivers(ACME, [D1, D2, D3], [1]) == {D1, D3}
+
+
+async def test_of_nodes_that_are_not_asked_for_nothing_counts(presence: Presence) -> None:
+    """So the drivers of a node that has died go with it."""
+    await presence.note_drivers(1, ACME, [D1, D2], [])
+    await presence.note_drivers(2, ACME, [D1], [])
+    assert await presence.connected_drivers(ACME, [D1, D2], [1, 2, 3]) == {D1, D2}
+    assert await presence.connected_drivers(ACME, [D1, D2], [2, 3]) == {D1}
+    assert await presence.connected_drivers(ACME, [D1, D2], [3]) == set()
+    assert await presence.connected_drivers(ACME, [D1, D2], []) == set()
+
+
+async def test_who_leaves_one_node_of_two_is_still_connected(presence: Presence) -> None:
+    for node in (1, 2):
+        await presence.note_drivers(node, ACME, [D1], [])
+    await presence.note_drivers(1, ACME, [], [D1])
+    assert await presence.connected_drivers(ACME, [D1], [1, 2]) == {D1}
+    await presence.note_drivers(2, ACME, [], [D1])
+    assert await presence.connected_drivers(ACME, [D1], [1, 2]) == set()
+
+
+async def test_synchronizing_drivers_notes_those_named_and_no_others_and_says_whether_it_had_to(
+    presence: Presence,
+) -> None:
+    await presence.note_drivers(1, ACME, [D1, D2], [])
+    await presence.note_drivers(2, ACME, [D3], [])
+    assert not await presence.sync_drivers(1, ACME, {D1, D2})
+    assert await presence.sync_drivers(1, ACME, {D1})
+    assert await presence.connected_drivers(ACME, [D1, D2, D3], [1, 2]) == {D1, D3}
+    assert await presence.sync_drivers(1, ACME, {D1, D2, D3})
+    assert await presence.connected_drivers(ACME, [D1, D2, D3], [1]) == {D1, D2, D3}
+    assert await presence.sync_drivers(1, ACME, ())
+    assert await presence.connected_drivers(ACME, [D1, D2, D3], [1]) == set()
+    assert not await presence.sync_drivers(1, ACME, ())
+
+
+async def test_a_driver_of_another_tenant_is_another_driver(presence: Presence) -> None:
+    await presence.note_drivers(1, ACME, [D1], [])
+    assert await presence.connected_drivers(OTHER, [D1], [1]) == set()
+    await presence.note_drivers(1, OTHER, [], [D1])
+    assert await presence.sync_drivers(1, OTHER, {D2})
+    assert await presence.connected_drivers(ACME, [D1, D2], [1]) == {D1}
+
+
+async def test_drivers_by_the_thousand(presence: Presence) -> None:
+    crowd = [DriverId(f"driver-{number}") for number in range(12_000)]
+    await presence.note_drivers(1, ACME, crowd[:9_000], [])
+    assert await presence.sync_drivers(1, ACME, set(crowd))
+    assert await presence.connected_drivers(ACME, [*crowd, D1], [1, 2]) == {*crowd}
+    await presence.note_drivers(1, ACME, [], crowd[1:])
+    assert await presence.connected_drivers(ACME, crowd, [1]) == {crowd[0]}
 
 
 # --- Toggles ---------------------------------------------------------------------------------------------------------
@@ -1024,7 +1090,7 @@ def test_redis_against_the_model(redis_url: str) -> None:
 
 
 def empty(presence: MemoryPresence) -> bool:
-    return (presence.vehicle_count, presence.online_count, presence._tenants) == (0, 0, {})
+    return (presence.vehicle_count, presence.online_count, presence._tenants, presence._drivers) == (0, 0, {}, {})
 
 
 async def test_after_all_times_to_live_a_sweep_leaves_nothing(clock: ManualClock) -> None:
@@ -1110,6 +1176,7 @@ async def test_questions_leave_nothing_behind(clock: ManualClock) -> None:
     await presence.go_offline(ACME, T1)
     presence.heard_from(ACME, T1)
     presence.release(ACME, V1.vehicle_id)
+    await presence.connected_drivers(ACME, [D1], [1])
     assert empty(presence)
 
 
@@ -1117,6 +1184,8 @@ async def test_coming_and_going_leaves_nothing_behind(clock: ManualClock) -> Non
     presence = MemoryPresence(clock)
     await presence.go_online(ACME, T1)
     await presence.go_offline(ACME, T1)
+    await presence.note_drivers(1, ACME, [D1], [])
+    await presence.note_drivers(1, ACME, [], [D1])
     assert empty(presence)
 
 

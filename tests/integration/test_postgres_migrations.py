@@ -20,7 +20,7 @@ from tests.databases import admin, create_database, drop_database, renamed
 
 AddRevision: TypeAlias = Callable[[str], None]
 
-ALL = ["0001", "0002"]
+ALL = ["0001", "0002", "0003"]
 
 REVISIONS = sys.modules[migrate.__module__]
 """The module, whose name is that of the function too."""
@@ -121,17 +121,17 @@ async def test_a_newer_schema_that_this_version_cannot_live_with_is_refused(url:
             await refused(url)
 
 
-THIRD = """
+FOURTH = """
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
     op.execute("ALTER TABLE broadcasts ADD COLUMN colour TEXT")
     op.execute("ALTER TABLE request_log ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
-    op.execute("CREATE TABLE third (tenant_id TEXT)")
+    op.execute("CREATE TABLE fourth (tenant_id TEXT)")
     op.execute({last!r})
 """
 
@@ -144,7 +144,7 @@ def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddRevision
     monkeypatch.setattr(REVISIONS, "MIGRATIONS", copy)
 
     def add(last: str) -> None:
-        (copy / "versions" / "0003_third.py").write_text(THIRD.format(last=last))
+        (copy / "versions" / "0004_fourth.py").write_text(FOURTH.format(last=last))
 
     return add
 
@@ -162,8 +162,8 @@ async def test_a_migration_runs_while_the_version_before_it_commits(url: str, ad
             landed += 1
 
     committing = asyncio.create_task(commit())
-    add_revision("CREATE INDEX third_status ON broadcasts (tenant_id, status)")
-    assert await migrate(url) == ["0003"]
+    add_revision("CREATE INDEX fourth_status ON broadcasts (tenant_id, status)")
+    assert await migrate(url) == ["0004"]
     done.set()
     await committing
     assert len(await journal.list_broadcasts(ACME, None, 1_000)) == landed
@@ -176,7 +176,7 @@ async def test_a_revision_is_applied_once_however_many_nodes_find_it_missing(
     await migrate(url)
     add_revision("SELECT pg_sleep(0.2)")
     applied = await asyncio.gather(*(migrate(url) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], ["0003"]]
+    assert sorted(applied) == [[], [], [], ["0004"]]
 
 
 async def test_a_migration_that_waits_for_a_lock_holds_nobody_up_for_long(
@@ -197,18 +197,18 @@ async def test_a_migration_that_waits_for_a_lock_holds_nobody_up_for_long(
                 await land(journal, haul.step(haul.created()))
             await asyncio.sleep(0.01)
         assert not migration.done()
-    assert await migration == ["0003"]
+    assert await migration == ["0004"]
     await journal.close()
 
 
 async def test_a_migration_that_fails_leaves_the_database_as_it_was(url: str, add_revision: AddRevision) -> None:
     await migrate(url)
     add_revision("this is not SQL")
-    assert await pending(url) == ["0003"]
+    assert await pending(url) == ["0004"]
     with pytest.raises(ConfigError, match="syntax error"):
         await migrate(url)
-    assert await value(url, "SELECT to_regclass('haulcast.third')") is None
-    assert await pending(url) == ["0003"]
+    assert await value(url, "SELECT to_regclass('haulcast.fourth')") is None
+    assert await pending(url) == ["0004"]
 
 
 # --- Roles -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from haulcast.storage.redis.scripts import Command, Script
 from tests.contract.shared import ManualClock, emptied, eventually
 from tests.contract.test_presence import (
     ACME,
+    D1,
     DELHI,
     MUMBAI,
     OTHER,
@@ -52,6 +53,9 @@ CALLS: dict[str, Call] = {
     "sync_engaged": lambda presence: presence.sync_engaged([(ACME, V1.vehicle_id)]),
     "positions": lambda presence: presence.positions(ACME, [V1.vehicle_id]),
     "count_toggle": lambda presence: presence.count_toggle(ACME, T1, limit=100, window_s=60),
+    "note_drivers": lambda presence: presence.note_drivers(1, ACME, [D1], []),
+    "sync_drivers": lambda presence: presence.sync_drivers(1, ACME, {D1}),
+    "connected_drivers": lambda presence: presence.connected_drivers(ACME, [D1], [1, 2]),
     "sweep": lambda presence: presence.sweep(),
 }
 
@@ -595,10 +599,12 @@ async def test_activity_prolongs_what_it_needs(redis_url: str) -> None:
             await presence.go_online(ACME, T1)
             tell(presence)
             await presence.is_online(ACME, T1)
+            await presence.note_drivers(1, ACME, [D1], [])
             for name in await names(redis):
                 await redis.pexpire(name, 1_000_000)
             tell(presence)
             await presence.is_online(ACME, T1)
+            assert not await presence.sync_drivers(1, ACME, {D1})
             for name in await names(redis):
                 assert await redis.pttl(name) > 1_000_000
     finally:
@@ -620,7 +626,8 @@ async def test_what_a_command_touches_is_in_one_slot(redis_url: str, monkeypatch
     assert len(keys_of) > 30
     for keys in keys_of:
         assert len({key_slot(str(key).encode()) for key in keys}) == 1
-    assert {command[0] for command in sent} - {"EVAL"} == {"EVALSHA", "GET", "PUBLISH"}
+    with_one_key = {"GET", "PUBLISH", "SCARD", "PEXPIRE", "SMISMEMBER"}
+    assert {command[0] for command in sent} - {"EVAL"} == {"EVALSHA", *with_one_key}
 
 
 def test_names_are_put_together_and_recognised() -> None:

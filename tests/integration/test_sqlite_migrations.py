@@ -16,7 +16,7 @@ from haulcast.errors import ConfigError
 from haulcast.storage.sqlite import SqliteJournal, migrate, pending, queries
 from haulcast.storage.sqlite.database import LockFile
 
-ALL = ["0001", "0002", "0003"]
+ALL = ["0001", "0002", "0003", "0004"]
 
 
 @pytest.fixture
@@ -117,20 +117,20 @@ async def test_nobody_migrates_under_a_server(path: Path) -> None:
     assert pending(path) == ALL
 
 
-FOURTH = """
+FIFTH = """
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
-    op.execute("CREATE TABLE fourth (id INTEGER PRIMARY KEY)")
+    op.execute("CREATE TABLE fifth (id INTEGER PRIMARY KEY)")
     op.execute({last!r})
 """
 
 
-@pytest.mark.parametrize("last", ["CREATE INDEX fourth_id ON fourth (id)", "this is not SQL"])
+@pytest.mark.parametrize("last", ["CREATE INDEX fifth_id ON fifth (id)", "this is not SQL"])
 def test_a_migration_that_fails_leaves_the_database_as_it_was(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
@@ -138,18 +138,18 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     copy = tmp_path / "migrations"
     module = sys.modules[migrate.__module__]
     shutil.copytree(module.MIGRATIONS, copy)
-    (copy / "versions" / "0004_fourth.py").write_text(FOURTH.format(last=last))
+    (copy / "versions" / "0005_fifth.py").write_text(FIFTH.format(last=last))
     monkeypatch.setattr(module, "MIGRATIONS", copy)
-    assert pending(path) == ["0004"]
+    assert pending(path) == ["0005"]
     if last.startswith("CREATE"):
-        assert migrate(path) == ["0004"]
-        assert query(path, "SELECT * FROM fourth") == []
+        assert migrate(path) == ["0005"]
+        assert query(path, "SELECT * FROM fifth") == []
         assert pending(path) == []
     else:
         with pytest.raises(ConfigError, match="syntax error"):
             migrate(path)
-        assert query(path, "SELECT name FROM sqlite_schema WHERE name = 'fourth'") == []
-        assert pending(path) == ["0004"]
+        assert query(path, "SELECT name FROM sqlite_schema WHERE name = 'fifth'") == []
+        assert pending(path) == ["0005"]
 
 
 def test_an_installed_copy_finds_its_migrations_from_anywhere(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -23,12 +23,13 @@ from haulcast.domain.fleet import Driver, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.settings import TenantSettings
 from haulcast.domain.views import broadcast_view
-from haulcast.errors import JournalUnavailable, RequestError
-from haulcast.ports import Change, Claim, Fence, Kind, Landed, Role, Stored, Write
-from haulcast.storage.memory import MemoryJournal
+from haulcast.errors import ClusterUnavailable, JournalUnavailable, RequestError
+from haulcast.ports import Change, Claim, Clock, Fence, Kind, Landed, Role, Stored, Write
+from haulcast.storage.memory import MemoryJournal, MemoryPresence
 from haulcast.transport.auth import Principal
 from haulcast.transport.board import ENDED_SHOWN_MS, Collect
 from haulcast.transport.codec import dumps
+from haulcast.transport.fleet_cache import Changed
 from haulcast.transport.hub import Hub
 from tests.sim.virtual_time import START_MS, VirtualClock
 from tests.unit.transport.fakes import hub_metrics
@@ -67,6 +68,12 @@ class SharedJournal(MemoryJournal):
         await self._on_the_way()
         return await super().read_trips(tenant_id, transporter_id=transporter_id, driver_id=driver_id)
 
+    async def read_fleet(
+        self, tenant_id: TenantId, transporter_id: TransporterId
+    ) -> tuple[list[Vehicle], list[Driver]]:
+        await self._on_the_way()
+        return await super().read_fleet(tenant_id, transporter_id)
+
     async def list_broadcasts(self, tenant_id: TenantId, customer_id: str | None, limit: int) -> list[Stored]:
         await self._on_the_way()
         return await super().list_broadcasts(tenant_id, customer_id, limit)
@@ -86,21 +93,56 @@ class SharedJournal(MemoryJournal):
             raise JournalUnavailable("away")
 
 
+class SharedPresence(MemoryPresence):
+    """A presence whose questions take time. `away`: everything fails."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.away = False
+
+    def forget_everything(self) -> None:
+        """As a Redis that was flushed."""
+        self._drivers.clear()
+
+    async def note_drivers(
+        self, node: int, tenant_id: TenantId, came: Collection[DriverId], went: Collection[DriverId]
+    ) -> None:
+        await self._on_the_way()
+        await super().note_drivers(node, tenant_id, came, went)
+
+    async def sync_drivers(self, node: int, tenant_id: TenantId, drivers: Collection[DriverId]) -> bool:
+        await self._on_the_way()
+        return await super().sync_drivers(node, tenant_id, drivers)
+
+    async def connected_drivers(
+        self, tenant_id: TenantId, drivers: Collection[DriverId], nodes: Collection[int]
+    ) -> set[DriverId]:
+        await self._on_the_way()
+        found = await super().connected_drivers(tenant_id, drivers, nodes)
+        await asyncio.sleep(READ_S)
+        return found
+
+    async def _on_the_way(self) -> None:
+        await asyncio.sleep(READ_S)
+        if self.away:
+            raise ClusterUnavailable("away")
+
+
 class Link:
     """The `Bus` of one hub."""
 
     def __init__(self, number: int) -> None:
-        self.number = number
-        self.others: list[Hub] = []
+        self.me = number
+        self.others: dict[int, Hub] = {}
         self.cut = False  # whether what is sent is lost
         self.lost = 0
-        self.sent: list[bytes] = []
-        self.held: list[bytes] | None = None  # while something is in the way
+        self.sent: list[bytes] = []  # news
+        self.held: list[tuple[Kind, bytes]] | None = None  # while something is in the way
 
     @property
     def peers(self) -> frozenset[int]:
         """See `Bus`."""
-        return frozenset(range(len(self.others)))
+        return frozenset(self.others)
 
     def send(self, to: int, kind: Kind, payload: bytes) -> None:
         """See `Bus`."""
@@ -108,14 +150,14 @@ class Link:
 
     def broadcast(self, kind: Kind, payload: bytes) -> None:
         """See `Bus`."""
-        assert kind is Kind.NEWS
-        self.sent.append(payload)
+        if kind is Kind.NEWS:
+            self.sent.append(payload)
         if self.cut:
             self.lost += 1
         elif self.held is not None:
-            self.held.append(payload)
+            self.held.append((kind, payload))
         else:
-            self._arrive(payload)
+            self._arrive(kind, payload)
 
     def hold(self) -> None:
         """Let nothing arrive until `release`."""
@@ -125,12 +167,20 @@ class Link:
     def release(self) -> None:
         """Let what was held arrive, in order."""
         held, self.held = self.held or [], None
-        for payload in held:
-            self._arrive(payload)
+        for kind, payload in held:
+            self._arrive(kind, payload)
 
-    def _arrive(self, payload: bytes) -> None:
-        for hub in self.others:
-            hub.receive(self.number, payload)
+    def _arrive(self, kind: Kind, payload: bytes) -> None:
+        for hub in [*self.others.values()]:
+            match kind:
+                case Kind.NEWS:
+                    hub.receive(self.me, payload)
+                case Kind.DRIVERS:
+                    hub.attendance.receive(self.me, payload)
+                case Kind.FLEET:
+                    hub.fleet_changed(Changed.from_bytes(payload))
+                case _:
+                    raise AssertionError(f"no hub is told {kind}")
 
 
 class Hubs:
@@ -148,10 +198,11 @@ class Hubs:
         self._collect = collect
         self.clock = VirtualClock()
         self.journal = journal or SharedJournal()
+        self.presence = SharedPresence(self.clock)
         self.links = [Link(n) for n in range(number)]
         self.hubs = [self._hub(link) for link in self.links]
         for link in self.links:
-            link.others = [hub for n, hub in enumerate(self.hubs) if n != link.number]
+            link.others = {n: hub for n, hub in enumerate(self.hubs) if n != link.me}
         self._given = 0
 
     def _hub(self, link: Link) -> Hub:
@@ -161,6 +212,7 @@ class Hubs:
             link,
             self._next_epoch,
             hub_metrics(),
+            presence=self.presence,
             shared=self._shared,
             collect=self._collect,
         )

@@ -90,17 +90,17 @@ class RoadWorld(Hubs):
 
     def __init__(self) -> None:
         self.roads = Roads()
-        self.presence = Positions(VirtualClock(), vehicle_ttl_s=1e6)
+        self.places = Positions(VirtualClock(), vehicle_ttl_s=1e6)
         self.routes_failed = Counter("failed", "-", ["reason"], registry=CollectorRegistry())
         journal, routes = SharedJournal(), BoundedRoutes(self.roads)
-        collect = RouteCollectors(routes, journal, self.presence, VirtualClock(), self.routes_failed)
+        collect = RouteCollectors(routes, journal, self.places, VirtualClock(), self.routes_failed)
         super().__init__(journal=journal, collect=collect)
 
     def drive(self, number: int, metres: float) -> Point:
         """The vehicle of a transporter is so far north of the pickup."""
         place = Point(PICKUP.lat + degrees(metres / EARTH_RADIUS_M), PICKUP.lng)
         owner = TransporterId(f"t{number}")
-        self.presence.report(ACME, Vehicle(VehicleId(f"t{number}-v"), owner, TRUCK), place)
+        self.places.report(ACME, Vehicle(VehicleId(f"t{number}-v"), owner, TRUCK), place)
         return place
 
     def failures(self, fault: RouteFault) -> float:
@@ -275,7 +275,7 @@ async def test_whose_position_is_lost_is_not_shown_any_more(world: RoadWorld) ->
     world.drive(1, 1_500)
     await offered(world, 0, 1)
     await asyncio.sleep(ROUND_S)
-    del world.presence._tenants[ACME].tracked[VehicleId("t0-v")]
+    del world.places._tenants[ACME].tracked[VehicleId("t0-v")]
     world.roads.asked.clear()
     await asyncio.sleep(ROUND_S)
     assert metres(operator) == {"t1-v": 1_500}
@@ -292,7 +292,7 @@ async def test_a_node_without_an_operator_asks_nothing(world: RoadWorld) -> None
     await offered(world, 0)
     await asyncio.sleep(10 * CADENCE_S)
     assert world.roads.asked == []
-    assert world.presence.questions == 0
+    assert world.places.questions == 0
 
 
 @pytest.mark.parametrize("takes_s", [0.0, 0.2])
@@ -360,11 +360,11 @@ async def test_stores_that_are_away_are_shown_and_made_good(world: RoadWorld, wh
     if what == "offers":
         world.journal.away = True
     else:
-        world.presence.away = True
+        world.places.away = True
     await asyncio.sleep(2 * ROUND_S)
     assert entry(operator)["route"]["reason"] == "no_positions"
     assert world.failures(RouteFault.NO_POSITIONS) >= 2
-    world.journal.away = world.presence.away = False
+    world.journal.away = world.places.away = False
     await asyncio.sleep(ROUND_S)
     assert metres(operator) == {"t0-v": 900}
 
@@ -494,9 +494,9 @@ async def test_with_the_board_goes_its_collector(world: RoadWorld) -> None:
     operator.disconnect()
     world.hubs[1].sweep()
     world.hubs[1].sweep()
-    questions = world.presence.questions
+    questions = world.places.questions
     await asyncio.sleep(5 * CADENCE_S)
-    assert world.presence.questions == questions
+    assert world.places.questions == questions
     assert world.hubs[1]._boards._boards == {}
 
 

@@ -14,7 +14,7 @@ from haulcast.domain.ids import BroadcastId, CustomerId, RequestId, TenantId, Tr
 from haulcast.domain.states import EndReason
 from haulcast.errors import JournalUnavailable
 from haulcast.ports import Change, Role, Stored
-from haulcast.storage.memory import MemoryJournal
+from haulcast.storage.memory import MemoryJournal, MemoryPresence
 from haulcast.transport import delivery
 from haulcast.transport.auth import Principal
 from haulcast.transport.bus import NoPeers
@@ -74,13 +74,18 @@ async def _watching() -> tuple[Hub, Phone, Broadcast, Change]:
     """An operator who was shown a cancelled broadcast, of whose end nobody was told yet."""
     live = _broadcast(())
     ended = evolve(live, Cancelled(START_MS, EndReason.CUSTOMER_CANCELLED))
-    hub = Hub(Holding(ended), VirtualClock(), NoPeers(), _incarnation, hub_metrics())
+    hub = _hub(Holding(ended))
     phone = Phone(0)
     phone.principal = Principal(ACME, Role.OPERATOR, "op", START_MS * 2)
     hub.attach(phone)
     await hub.subscribe(phone, "broadcast:b1")
     news = fx.TellWatchers(fx.CustomerNews.BROADCAST_CANCELLED, {})
     return hub, phone, ended, Change(1, live, ended, (news,))
+
+
+def _hub(journal: MemoryJournal) -> Hub:
+    clock = VirtualClock()
+    return Hub(journal, clock, NoPeers(), _incarnation, hub_metrics(), presence=MemoryPresence(clock))
 
 
 async def _incarnation() -> int:
@@ -125,7 +130,7 @@ async def test_a_refresh_that_fails_leaves_the_subscription_as_it_was() -> None:
 
 async def test_everybody_gets_a_snapshot_though_every_feed_moves_twenty_times_a_second() -> None:
     """A snapshot has to be exact, and reads queue up: a topic must not move while its own read runs, no longer."""
-    hub = Hub(OneReader(), VirtualClock(), NoPeers(), _incarnation, hub_metrics())
+    hub = _hub(OneReader())
     phones = [Phone(number) for number in range(PHONES)]
     everybody = tuple(TransporterId(phone.principal.user_id) for phone in phones)
     state = _broadcast(everybody)
@@ -187,7 +192,7 @@ async def test_news_that_break_half_way_are_read_again_and_those_behind_them_go_
 
 async def _feeds(count: int) -> tuple[Hub, list[Phone], Broadcast]:
     """So many transporters at their feeds, and a broadcast that all have been offered."""
-    hub = Hub(OneReader(), VirtualClock(), NoPeers(), _incarnation, hub_metrics())
+    hub = _hub(OneReader())
     phones = [Phone(number) for number in range(count)]
     for phone in phones:
         hub.attach(phone)

@@ -47,11 +47,13 @@ class NodeBus:
         self._cluster = cluster
         self._sent = sent
         self._missed = missed
-        self._me = 0
+        self.me = 0
+        """This node's incarnation."""
         self.peers: frozenset[int] = frozenset()
         """The live nodes but this one."""
         self._handlers: dict[Kind, Handler] = {}
         self._on_missed: Callable[[], None] = lambda: None
+        self._on_peers: Callable[[], None] = lambda: None
         self._waiting: defaultdict[int, list[tuple[str, bytes]]] = defaultdict(list)
         self._flush_is_due = False
         self._last_sent: defaultdict[int, int] = defaultdict(int)  # the last number, by receiver
@@ -70,19 +72,25 @@ class NodeBus:
         """Have `callback` called when messages were missed."""
         self._on_missed = callback
 
+    def on_peers(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when somebody has come to `peers`, or gone from them."""
+        self._on_peers = callback
+
     async def listen(self, incarnation: int) -> None:
         """Be `incarnation` from now on. Raises `ClusterUnavailable`."""
         self._last_sent.clear()
         self._last_seen.clear()
         await self._cluster.listen(incarnation, self._receive, self._interrupted)
-        self._me = incarnation
+        self.me = incarnation
 
     def meet(self, peers: frozenset[int]) -> None:
         """These are there now; some of them may have been for a while."""
         for peer in peers - self.peers:
             self._last_sent[peer] += 1  # stands for all that the others were told and this one was not
             self.send(peer, Kind.TIP, b"")
-        self.peers = peers
+        if peers != self.peers:
+            self.peers = peers
+            self._on_peers()
 
     def send(self, to: int, kind: Kind, payload: bytes) -> None:
         """See `Bus`."""
@@ -114,7 +122,7 @@ class NodeBus:
 
     def _post(self, to: int, messages: list[tuple[str, bytes]]) -> None:
         self._last_sent[to] += 1
-        self._cluster.post(to, _encoder.encode(_Datagram(FORMAT, self._me, self._last_sent[to], messages)))
+        self._cluster.post(to, _encoder.encode(_Datagram(FORMAT, self.me, self._last_sent[to], messages)))
         self._sent.inc()
 
     def _receive(self, data: bytes) -> None:

@@ -1,8 +1,10 @@
 """What users are shown of a broadcast: plain JSON values with user-facing names and nothing internal."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from .broadcast import Broadcast, Offer, Place, Trip, TruckRequest
+from .fleet import Driver, Vehicle
+from .ids import DriverId
 from .replies import Json
 
 CLOSED_OFFER_SHOWN_MS = 600_000
@@ -121,6 +123,32 @@ def haul_view(state: Broadcast, trip: Trip) -> dict[str, Json]:
         "pickup": place_view(state.pickup),
         "drop": place_view(state.drop),
         "note": state.note,
+    }
+
+
+def fleet_view(
+    vehicles: Iterable[Vehicle], drivers: Iterable[Driver], trips: Collection[Trip], online: Collection[DriverId]
+) -> dict[str, dict[str, dict[str, Json]]]:
+    """The content of the topic `fleet:{transporter}`. `trips`: the active ones; `online`: drivers who are connected."""
+    driven = {trip.driver_id: trip.trip_id for trip in trips}
+    engaged = {trip.vehicle_id: trip.trip_id for trip in trips}
+    return {
+        "drivers": {
+            each.driver_id: {
+                "driver_id": each.driver_id,
+                "online": each.driver_id in online,
+                "trip_id": driven.get(each.driver_id),
+            }
+            for each in drivers
+        },
+        "vehicles": {
+            each.vehicle_id: {
+                "vehicle_id": each.vehicle_id,
+                "vehicle_type": each.vehicle_type,
+                "trip_id": engaged.get(each.vehicle_id),
+            }
+            for each in vehicles
+        },
     }
 
 

@@ -107,11 +107,17 @@ class Kind(StrEnum):
     TIP = "tip"
     HOW_ARE_YOU = "how_are_you"
     HOW_I_AM = "how_i_am"
+    DRIVERS = "drivers"
 
 
 class Bus(Protocol):
     """Messages to other nodes. What one node sends to another within one tick leaves as one datagram. At most once, in
     order per sender; the receiver is told when something was missed, and then looks at the journal."""
+
+    @property
+    def me(self) -> int:
+        """This node's incarnation. It is another one once the node was given up and has joined anew."""
+        ...
 
     @property
     def peers(self) -> frozenset[int]:

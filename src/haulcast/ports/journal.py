@@ -281,6 +281,12 @@ class Journal(Protocol):
 
     async def read_driver(self, tenant_id: TenantId, driver_id: DriverId) -> Driver | None: ...
 
+    async def read_fleet(
+        self, tenant_id: TenantId, transporter_id: TransporterId
+    ) -> tuple[list[Vehicle], list[Driver]]:
+        """A transporter's vehicles and drivers, each in order of their ids; none of one that does not exist."""
+        ...
+
     async def create_tenant(self, tenant_id: TenantId, settings: TenantSettings) -> bool:
         """Whether the tenant is new; an existing one is left as it is."""
         ...

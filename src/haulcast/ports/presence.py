@@ -6,7 +6,7 @@ from typing import Protocol
 
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point
-from haulcast.domain.ids import TenantId, TransporterId, VehicleId
+from haulcast.domain.ids import DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate, LeftOut
 
 LAPSED_KEPT_S = 600.0
@@ -97,6 +97,24 @@ class Presence(Protocol):
         vehicle, and the first reason that holds. Beyond the candidates and the radius no more than the nearest 100
         vehicles need be looked at for these, the vehicles of the excluded included.
         """
+        ...
+
+    async def note_drivers(
+        self, node: int, tenant_id: TenantId, came: Collection[DriverId], went: Collection[DriverId]
+    ) -> None:
+        """Note who is connected to a node by now, and who is no more. When it returns, all nodes see it."""
+        ...
+
+    async def sync_drivers(self, node: int, tenant_id: TenantId, drivers: Collection[DriverId]) -> bool:
+        """Have exactly these drivers of a tenant noted as connected to a node. What is noted lives on by this, so it
+        has to be called every few minutes. Whether something else was noted: who asked meanwhile was told wrong."""
+        ...
+
+    async def connected_drivers(
+        self, tenant_id: TenantId, drivers: Collection[DriverId], nodes: Collection[int]
+    ) -> set[DriverId]:
+        """Those of `drivers` that are connected to any of `nodes`. The caller knows which nodes live: what is noted of
+        one that has died counts as long as anybody asks for it, and is forgotten later."""
         ...
 
     async def sweep(self) -> None:

@@ -6,6 +6,7 @@ from haulcast.ports import Kind
 class NoPeers:
     """A `Bus` that leads nowhere."""
 
+    me = 0
     peers: frozenset[int] = frozenset()
 
     def send(self, to: int, kind: Kind, payload: bytes) -> None:

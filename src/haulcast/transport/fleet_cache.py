@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from haulcast.domain.fleet import Driver, Vehicle
-from haulcast.domain.ids import DriverId, TenantId, VehicleId
+from haulcast.domain.ids import DriverId, TenantId, TransporterId, VehicleId
 from haulcast.ports import Clock, Journal
 
 K = TypeVar("K")
@@ -32,6 +32,21 @@ class Changed(msgspec.Struct, frozen=True, array_like=True):
     tenant_id: TenantId
     vehicles: list[VehicleId] = []
     drivers: list[DriverId] = []
+    transporters: list[TransporterId] = []
+    """Whose they are by now. Whose they were is not told."""
+
+    def to_bytes(self) -> bytes:
+        """As it travels."""
+        return _encode(self)
+
+    @staticmethod
+    def from_bytes(payload: bytes) -> "Changed":
+        """What travelled. Raises `msgspec.MsgspecError`."""
+        return _decode(payload)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Changed).decode
 
 
 class _Memory(Generic[K, V]):
@@ -102,10 +117,3 @@ class FleetCache:
             self._vehicles.forget((changed.tenant_id, vehicle_id))
         for driver_id in changed.drivers:
             self._drivers.forget((changed.tenant_id, driver_id))
-
-    def receive(self, sender: int, payload: bytes) -> None:
-        """Forget what was changed on another node. Raises `msgspec.MsgspecError`."""
-        self.forget(_decode(payload))
-
-
-_decode = msgspec.msgpack.Decoder(Changed).decode

@@ -29,7 +29,7 @@ from haulcast.tasks import TaskSet
 
 from . import queries, wire
 from .auth import Principal
-from .fleet_cache import FleetCache
+from .fleet_cache import Changed, FleetCache
 from .services import Services, Subscriber
 
 Answer: TypeAlias = "Reply | asyncio.Future[Reply]"
@@ -75,7 +75,9 @@ class Handlers:
 
     def fleet_changed(self, sender: int, payload: bytes) -> None:
         """Take note of a fleet change that another node tells of. Raises `msgspec.MsgspecError`."""
-        self._fleet.receive(sender, payload)
+        changed = Changed.from_bytes(payload)
+        self._fleet.forget(changed)
+        self._services.hub.fleet_changed(changed)
 
     async def close(self) -> None:
         """End what is under way."""

@@ -11,6 +11,7 @@
 4. A topic keeps its last steps, for a minute or two also without a subscriber. Who comes back to the node where they
    were and lacks only some of these is sent those, with their events, and nothing is read.
 5. News can be lost between nodes. Whoever notices calls `refresh`; what a single topic lacks, `delivery` notices.
+6. Boards and fleets are kept, each in its own module, as long as they have a topic, and tell their own deltas.
 """
 
 import asyncio
@@ -20,14 +21,17 @@ import msgspec
 import structlog
 
 from haulcast.domain.delta import Delta
-from haulcast.domain.ids import TenantId, TransporterId
+from haulcast.domain.ids import DriverId, TenantId, TransporterId
 from haulcast.domain.replies import Json
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Bus, Change, Clock, Journal, Kind, Role
+from haulcast.ports import Bus, Change, Clock, Journal, Kind, Presence, Role
 
+from .attendance import Attendance
 from .auth import Principal
 from .board import Boards, Collect
 from .delivery import Delivery
+from .fleet_cache import Changed
+from .fleets import Fleets
 from .metrics import HubMetrics
 from .news import News, may_change, render
 from .ring import Step
@@ -42,11 +46,12 @@ from .topics import (
     encode_delta,
     event_frame,
     is_board,
+    is_fleet,
     snapshot_frame,
 )
 
 MAX_STEP_BYTES = 65_536
-"""Of a board. A larger one is not kept for who comes back: a snapshot is of that size as well."""
+"""Of a board or fleet. A larger one is not kept for who comes back: a snapshot is of that size as well."""
 RECENT_BROADCASTS = 10
 """How many of a customer's newest broadcasts are looked at when they connect."""
 _SNAPSHOT_TRIES = 20
@@ -66,6 +71,7 @@ class Hub:
         next_epoch: Callable[[], Awaitable[int]],
         metrics: HubMetrics,
         *,
+        presence: Presence,
         shared: bool = False,
         collect: Collect | None = None,
     ) -> None:
@@ -77,11 +83,14 @@ class Hub:
         self._bus = bus
         self._next_epoch = next_epoch
         self._deliveries = metrics.deliveries
-        self._snapshots = Snapshots(journal, clock)
+        self.attendance = Attendance(presence, clock, bus, lambda *moved: self._fleets.drivers_moved(*moved))
+        """Which drivers are connected to this node. Whoever has the hub has this run."""
+        self._snapshots = Snapshots(journal, clock, self.attendance.online)
         self._subscriptions = Subscriptions()
         self._stale = Staleness(self._read_again)
         self._delivery = Delivery(self._subscriptions, self._stale, metrics.deliveries, shared)
         self._boards = Boards(journal, clock, self._tell_board, metrics, collect)
+        self._fleets = Fleets(self._snapshots, self.attendance, self._tell)
         # One snapshot is read at a time: the journal would read them one after the other anyway, and a topic has less
         # time to move on under a read that does not wait for others. Without it, 300 phones that come back together
         # while their feeds move keep each other from ever getting one.
@@ -91,16 +100,24 @@ class Hub:
         """End what the hub does by itself."""
         await self._stale.close()
         await self._boards.close()
+        await self._fleets.close()
 
     # --- connections ---
 
     def attach(self, connection: Connection) -> None:
         """A client has said hello."""
         self._subscriptions.attach(connection)
+        self._note_driver(connection.principal)
 
     def detach(self, connection: Connection) -> None:
         """A connection has ended, or may not be sent anything more. Detaching twice is detaching."""
         self._subscriptions.detach(connection)
+        self._note_driver(connection.principal)
+
+    def _note_driver(self, principal: Principal) -> None:
+        if principal.role is Role.DRIVER:
+            connections = self._subscriptions.of_user(principal.tenant_id, Role.DRIVER, principal.user_id)
+            self.attendance.note(principal.tenant_id, DriverId(principal.user_id), connected=bool(connections))
 
     def surplus(self, connection: Connection) -> Connection | None:
         """The connection that has to go for one that was greeted, if its user has too many now."""
@@ -129,7 +146,7 @@ class Hub:
     @property
     def stale_count(self) -> int:
         """How many topics are still to be read again."""
-        return len(self._stale)
+        return len(self._stale) + len(self._fleets)
 
     # --- subscriptions ---
 
@@ -157,6 +174,7 @@ class Hub:
         """Forget topics that nobody has come back to. To be called about once a minute."""
         self._subscriptions.sweep()
         self._boards.sweep([tenant_id for tenant_id, name in self._subscriptions.topics if is_board(name)])
+        self._fleets.sweep(self._subscriptions.topics)
 
     async def subscribe(self, connection: Connection, name: str) -> TopicVersion:
         """Send the topic's snapshot, and from then on its deltas. Raises `RequestError`: TOPIC_NOT_FOUND for what
@@ -232,6 +250,15 @@ class Hub:
     def _deliver(self, news: News, *, travelled: bool = False) -> None:
         self._delivery.deliver(news, travelled=travelled)
         self._boards.take(news)
+        self._fleets.take(news)
+
+    def fleet_changed(self, changed: Changed) -> None:
+        """Vehicles or drivers have been put, here or at another node."""
+        self._fleets.put(changed)
+
+    def peers_changed(self) -> None:
+        """Another node has come or gone, and so may have the drivers at it."""
+        self._fleets.suspect_all()
 
     def refresh(self, topics: Iterable[TopicKey] | None = None) -> None:
         """Something may not have been told here: have these topics (None: all, and the customers' new broadcasts) read
@@ -240,6 +267,7 @@ class Hub:
         if topics is not None:
             self._stale.mark(key for key in topics if key in here)
             return
+        self.attendance.sync_soon()
         self._stale.mark(here)
         self._stale.mark(customer_mark(tenant, user) for tenant, user in self._subscriptions.users(Role.CUSTOMER))
 
@@ -249,6 +277,8 @@ class Hub:
         """The topic as it is when this returns; None if it does not exist. Raises `RequestError` BUSY."""
         if is_board(topic.name):
             return Snapshot((await self._boards.open(topic.key[0])).snapshot())
+        if is_fleet(topic.name):
+            return Snapshot(await self._fleets.open(topic.key))
         for _ in range(_SNAPSHOT_TRIES):
             async with self._reading:
                 before = topic.version
@@ -259,7 +289,11 @@ class Hub:
         raise RequestError(ErrorCode.BUSY)
 
     def _tell_board(self, tenant_id: TenantId, data: bytes) -> None:
-        topic = self._subscriptions.topics.get((tenant_id, board_topic(tenant_id)))
+        self._tell((tenant_id, board_topic(tenant_id)), data)
+
+    def _tell(self, key: TopicKey, data: bytes) -> None:
+        """Send the data of a delta to all who have a topic that counts by itself."""
+        topic = self._subscriptions.topics.get(key)
         if topic is not None:
             since, version = topic.version, (topic.version[0], topic.version[1] + 1)
             topic.version = version
@@ -286,6 +320,9 @@ class Hub:
         topic = self._subscriptions.topics.get(key)
         if topic is not None and is_board(name):
             self._boards.suspect(tenant_id)
+            return
+        if topic is not None and is_fleet(name):
+            self._fleets.suspect([key])
             return
         if topic is None or not topic.shown:
             self._subscriptions.forget(key)

@@ -21,7 +21,7 @@ from haulcast.domain.views import broadcast_view, haul_view, offer_body, offer_c
 from haulcast.ports import Change
 
 from .codec import dumps
-from .topics import TopicVersion, broadcast_topic, driver_topic, encode_delta, feed_topic
+from .topics import TopicVersion, broadcast_topic, driver_topic, encode_delta, feed_topic, fleet_beside
 
 
 class Update(msgspec.Struct, frozen=True, array_like=True):
@@ -73,6 +73,12 @@ class News(msgspec.Struct, frozen=True, array_like=True):
         for update in self.updates:
             yield from update.topics
 
+    def fleets(self) -> Iterator[str]:
+        """The fleets' topics of those one of whose trips has begun, moved on or ended."""
+        for update in self.updates:
+            if update.event_name in _TRIP_EVENTS:
+                yield fleet_beside(update.topics[0])
+
     def to_bytes(self) -> bytes:
         """The news as they travel."""
         return _encode(self)
@@ -85,6 +91,7 @@ class News(msgspec.Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(News).decode
+_TRIP_EVENTS = frozenset(news.encode() for news in fx.TripNews)
 
 
 class _Tail(msgspec.Struct):

@@ -166,6 +166,29 @@ class BoardEntry(BroadcastView, omit_defaults=True):
     route: RouteView | UnsetType = UNSET
 
 
+class DriverState(Struct):
+    """A driver of a fleet."""
+
+    driver_id: str
+    online: Annotated[bool, Meta(description="whether the driver has a connection")]
+    trip_id: Annotated[str | None, Meta(description="the active trip")]
+
+
+class VehicleState(Struct):
+    """A vehicle of a fleet."""
+
+    vehicle_id: str
+    vehicle_type: str
+    trip_id: Annotated[str | None, Meta(description="the active trip")]
+
+
+class FleetView(Struct):
+    """Who of a transporter's drivers is there, and what is under way."""
+
+    drivers: Annotated[dict[str, DriverState], Meta(description="by driver_id")]
+    vehicles: Annotated[dict[str, VehicleState], Meta(description="by vehicle_id")]
+
+
 class BoardView(Struct):
     """What operators watch."""
 
@@ -178,6 +201,7 @@ SNAPSHOTS: Mapping[str, type[Struct]] = {
     "broadcast": BroadcastView,
     "feed": FeedView,
     "driver": DriverView,
+    "fleet": FleetView,
     "board": BoardView,
 }
 """The content of a topic, by what its name begins with."""

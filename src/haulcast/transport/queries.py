@@ -80,7 +80,7 @@ class Queries:
         try:
             await self._put(principal.tenant_id, Vehicle(vehicle_id, transporter_id, request.vehicle_type))
         finally:
-            self._forget(Changed(principal.tenant_id, vehicles=[vehicle_id]))
+            self._tell(Changed(principal.tenant_id, vehicles=[vehicle_id], transporters=[transporter_id]))
         return Done({"vehicle_id": vehicle_id, "transporter_id": transporter_id, "vehicle_type": request.vehicle_type})
 
     async def put_driver(self, principal: Principal, request: wire.DriverPut) -> Reply:
@@ -89,7 +89,7 @@ class Queries:
         try:
             await self._put(principal.tenant_id, Driver(driver_id, transporter_id, request.name))
         finally:
-            self._forget(Changed(principal.tenant_id, drivers=[driver_id]))
+            self._tell(Changed(principal.tenant_id, drivers=[driver_id], transporters=[transporter_id]))
         return Done({"driver_id": driver_id, "transporter_id": transporter_id, "name": request.name})
 
     async def put_tenant(self, principal: Principal, request: wire.TenantPut) -> Reply:
@@ -102,11 +102,12 @@ class Queries:
         shown: dict[str, Json] = msgspec.to_builtins(settings)
         return Done({"tenant_id": tenant_id, "created": created, "settings": shown})
 
-    def _forget(self, changed: Changed) -> None:
-        """Have every node forget what was changed, or may have been: the outcome of a put is not always known."""
+    def _tell(self, changed: Changed) -> None:
+        """Have every node take note of what was changed, or may have been: the outcome of a put is not always known."""
         self._fleet.forget(changed)
+        self._services.hub.fleet_changed(changed)
         if self._services.bus.peers:
-            self._services.bus.broadcast(Kind.FLEET, msgspec.msgpack.encode(changed))
+            self._services.bus.broadcast(Kind.FLEET, changed.to_bytes())
 
     async def _put(self, tenant_id: TenantId, item: FleetItem) -> None:
         try:

@@ -13,6 +13,7 @@ from haulcast.ports import Availability, Bus, Clock, Dispatcher, Journal, Nodes
 
 from .auth import KeyRing, Principal
 from .bus import NoPeers
+from .fleet_cache import Changed
 from .metrics import TransportMetrics
 from .session import Limits
 
@@ -74,6 +75,10 @@ class Hub(Protocol):
 
     async def feed_view(self, tenant_id: TenantId, transporter_id: TransporterId) -> dict[str, Json]:
         """The content of a transporter's feed."""
+        ...
+
+    def fleet_changed(self, changed: Changed) -> None:
+        """Vehicles or drivers have been put."""
         ...
 
 

@@ -1,20 +1,35 @@
-"""What topics say now, read from the journal, and who may see them.
+"""What topics say now, read from the journal (who is online: from presence), and who may see them.
 
 Operators may see all of their tenant; others what is their own. Who owns a broadcast only its content says.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, is_id
 from haulcast.domain.replies import Json
-from haulcast.domain.views import CLOSED_OFFER_SHOWN_MS, broadcast_view, haul_view, offer_shown, offer_view
+from haulcast.domain.views import (
+    CLOSED_OFFER_SHOWN_MS,
+    broadcast_view,
+    fleet_view,
+    haul_view,
+    offer_shown,
+    offer_view,
+)
 from haulcast.ports import Clock, Journal, Role
 
 from .auth import Principal
 from .codec import dumps
 from .news import may_change
 from .topics import TopicKey, TopicVersion, board_topic, is_board
+
+Online: TypeAlias = Callable[[TenantId, Collection[DriverId]], Awaitable[Collection[DriverId]]]
+"""Tells which of some drivers are online. May raise `ClusterUnavailable`."""
+
+
+Fleet: TypeAlias = dict[str, dict[str, dict[str, Json]]]
+"""Drivers and vehicles, by their ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +43,12 @@ class Snapshot:
 
 
 class Snapshots:
-    """Reads topics. Every read may raise `JournalUnavailable`."""
+    """Reads topics. Every read may raise `StoreUnavailable`."""
 
-    def __init__(self, journal: Journal, clock: Clock) -> None:
+    def __init__(self, journal: Journal, clock: Clock, online: Online) -> None:
         self._journal = journal
         self._clock = clock
+        self._online = online
 
     async def read(self, key: TopicKey) -> Snapshot | None:
         """The content of a topic that may be asked for; None if it does not exist."""
@@ -54,6 +70,13 @@ class Snapshots:
             "trips": {trip.trip_id: haul_view(state, trip) for state, trip in trips},
         }
 
+    async def fleet_view(self, tenant_id: TenantId, transporter_id: TransporterId, online: Online) -> Fleet:
+        """The content of `fleet:{transporter}`, with those drivers online of whom `online` says so."""
+        vehicles, drivers = await self._journal.read_fleet(tenant_id, transporter_id)
+        trips = await self._journal.read_trips(tenant_id, transporter_id=transporter_id)
+        there = await online(tenant_id, [driver.driver_id for driver in drivers])
+        return fleet_view(vehicles, drivers, [trip for _, trip in trips], there)
+
     async def _broadcast(self, tenant_id: TenantId, subject: str) -> Snapshot | None:
         stored = await self._journal.read_broadcast(tenant_id, BroadcastId(subject))
         if stored is None:
@@ -68,13 +91,22 @@ class Snapshots:
         trips = await self._journal.read_trips(tenant_id, driver_id=DriverId(subject))
         return Snapshot(dumps({"trips": {trip.trip_id: haul_view(state, trip) for state, trip in trips}}))
 
+    async def _fleet(self, tenant_id: TenantId, subject: str) -> Snapshot:
+        return Snapshot(dumps(await self.fleet_view(tenant_id, TransporterId(subject), self._online)))
+
 
 _READERS: Mapping[str, Callable[[Snapshots, TenantId, str], Awaitable[Snapshot | None]]] = {
     "broadcast": Snapshots._broadcast,
     "feed": Snapshots._feed,
     "driver": Snapshots._driver,
+    "fleet": Snapshots._fleet,
 }
-_OWNERS: Mapping[str, Role] = {"broadcast": Role.CUSTOMER, "feed": Role.TRANSPORTER, "driver": Role.DRIVER}
+_OWNERS: Mapping[str, Role] = {
+    "broadcast": Role.CUSTOMER,
+    "feed": Role.TRANSPORTER,
+    "driver": Role.DRIVER,
+    "fleet": Role.TRANSPORTER,
+}
 
 
 KINDS = (*_READERS, "board")

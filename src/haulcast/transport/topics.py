@@ -19,6 +19,8 @@ TopicVersion: TypeAlias = tuple[int, int]
 TopicKey: TypeAlias = tuple[TenantId, str]
 """A topic's name is its own only within its tenant."""
 _BOARD = "board:"
+_FEED = "feed:"
+_FLEET = "fleet:"
 
 
 def broadcast_topic(broadcast_id: BroadcastId) -> str:
@@ -28,7 +30,22 @@ def broadcast_topic(broadcast_id: BroadcastId) -> str:
 
 def feed_topic(transporter_id: TransporterId) -> str:
     """What shows a transporter its offers and trips."""
-    return f"feed:{transporter_id}"
+    return f"{_FEED}{transporter_id}"
+
+
+def fleet_topic(transporter_id: TransporterId) -> str:
+    """What shows a transporter its drivers and vehicles."""
+    return f"{_FLEET}{transporter_id}"
+
+
+def fleet_beside(feed: str) -> str:
+    """The fleet's topic of the transporter whose feed that is."""
+    return _FLEET + feed.removeprefix(_FEED)
+
+
+def is_fleet(name: str) -> bool:
+    """Whether a topic is a fleet's."""
+    return name.startswith(_FLEET)
 
 
 def driver_topic(driver_id: DriverId) -> str:

@@ -18,7 +18,7 @@ from haulcast.domain.replies import Json, Reply
 from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Fence, Landed, NodeStatus, Origin, Role, Stored, Vitals, Write
-from haulcast.storage.memory.journal import MemoryJournal
+from haulcast.storage.memory import MemoryJournal, MemoryPresence
 from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
 from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
@@ -201,7 +201,14 @@ class World:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
-        self.hub = Hub(self.journal, self.clock, NoPeers(), incarnation, hub_metrics(self.registry))
+        self.hub = Hub(
+            self.journal,
+            self.clock,
+            NoPeers(),
+            incarnation,
+            hub_metrics(self.registry),
+            presence=MemoryPresence(self.clock),
+        )
         self.services = Services(
             journal=self.journal,
             dispatcher=self.dispatcher,

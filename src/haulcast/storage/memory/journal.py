@@ -304,6 +304,16 @@ class MemoryJournal:
     async def read_driver(self, tenant_id: TenantId, driver_id: DriverId) -> Driver | None:
         return self._drivers.get((tenant_id, driver_id))
 
+    async def read_fleet(
+        self, tenant_id: TenantId, transporter_id: TransporterId
+    ) -> tuple[list[Vehicle], list[Driver]]:
+        vehicles = [each for (tenant, _), each in sorted(self._vehicles.items()) if tenant == tenant_id]
+        drivers = [each for (tenant, _), each in sorted(self._drivers.items()) if tenant == tenant_id]
+        return (
+            [vehicle for vehicle in vehicles if vehicle.transporter_id == transporter_id],
+            [driver for driver in drivers if driver.transporter_id == transporter_id],
+        )
+
     async def create_tenant(self, tenant_id: TenantId, settings: TenantSettings) -> bool:
         if tenant_id in self._tenants:
             return False

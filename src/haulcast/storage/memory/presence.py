@@ -35,7 +35,7 @@ from typing import TypeVar
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point, distance_m
 from haulcast.domain.grid import GridIndex
-from haulcast.domain.ids import TenantId, TransporterId, VehicleId
+from haulcast.domain.ids import DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, rank
 from haulcast.ports import LAPSED_KEPT_S, MAX_POSITIONS, Clock, Nearby
 
@@ -66,6 +66,9 @@ class MemoryPresence:
         self._online: OrderedDict[_Transporter, None] = OrderedDict()  # by until_s; none is _OFFLINE
         self._toggles: dict[tuple[TenantId, TransporterId], _Toggles] = {}
         self._sweep_toggles_above = _SWEEP_TOGGLES_ABOVE
+        self._drivers: dict[
+            tuple[int, TenantId], set[DriverId]
+        ] = {}  # by the node that they are connected to; no empty
 
     @property
     def vehicle_count(self) -> int:
@@ -201,6 +204,27 @@ class MemoryPresence:
             self._toggles = {key: each for key, each in self._toggles.items() if each.until_ms > now_ms}
             self._sweep_toggles_above = max(_SWEEP_TOGGLES_ABOVE, 2 * len(self._toggles))
         return wait_ms
+
+    async def note_drivers(
+        self, node: int, tenant_id: TenantId, came: Collection[DriverId], went: Collection[DriverId]
+    ) -> None:
+        """See `Presence`."""
+        await self.sync_drivers(
+            node, tenant_id, self._drivers.get((node, tenant_id), set()).union(came).difference(went)
+        )
+
+    async def sync_drivers(self, node: int, tenant_id: TenantId, drivers: Collection[DriverId]) -> bool:
+        """See `Presence`."""
+        before = self._drivers.pop((node, tenant_id), set())
+        if drivers:
+            self._drivers[node, tenant_id] = set(drivers)
+        return before != set(drivers)
+
+    async def connected_drivers(
+        self, tenant_id: TenantId, drivers: Collection[DriverId], nodes: Collection[int]
+    ) -> set[DriverId]:
+        """See `Presence`."""
+        return set().union(*(self._drivers.get((node, tenant_id), set()).intersection(drivers) for node in nodes))
 
     async def available(self, tenant_id: TenantId, transporter_id: TransporterId) -> list[tuple[Vehicle, Point]]:
         """See `Presence`."""

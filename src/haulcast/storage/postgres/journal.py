@@ -160,6 +160,11 @@ class PostgresJournal:
     async def read_driver(self, tenant_id: TenantId, driver_id: DriverId) -> Driver | None:
         return await self._for(tenant_id, lambda link: reads.read_driver(link, tenant_id, driver_id))
 
+    async def read_fleet(
+        self, tenant_id: TenantId, transporter_id: TransporterId
+    ) -> tuple[list[Vehicle], list[Driver]]:
+        return await self._for(tenant_id, lambda link: reads.read_fleet(link, tenant_id, transporter_id))
+
     async def create_tenant(self, tenant_id: TenantId, settings: TenantSettings) -> bool:
         document = documents.write_settings(settings)
         return bool(await self._for(tenant_id, lambda link: link.fetch(queries.CREATE_TENANT, tenant_id, document)))

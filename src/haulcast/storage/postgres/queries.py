@@ -258,6 +258,14 @@ VEHICLE = "SELECT vehicle_id, transporter_id, vehicle_type FROM vehicles WHERE t
 # tenant, driver
 DRIVER = "SELECT driver_id, transporter_id, name FROM drivers WHERE tenant_id = $1 AND driver_id = $2"
 
+# tenant, transporter. The vehicles with their types, then the drivers with their names, each by id.
+FLEET = """
+SELECT false AS is_driver, vehicle_id AS id, vehicle_type FROM vehicles WHERE tenant_id = $1 AND transporter_id = $2
+UNION ALL
+SELECT true, driver_id, name FROM drivers WHERE tenant_id = $1 AND transporter_id = $2
+ORDER BY is_driver, id
+"""
+
 # tenant, settings
 CREATE_TENANT = "INSERT INTO tenants (tenant_id, settings) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING tenant_id"
 

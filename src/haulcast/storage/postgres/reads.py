@@ -90,6 +90,16 @@ async def read_driver(link: Link, tenant_id: TenantId, driver_id: DriverId) -> D
     return Driver(*rows[0]) if rows else None
 
 
+async def read_fleet(
+    link: Link, tenant_id: TenantId, transporter_id: TransporterId
+) -> tuple[list[Vehicle], list[Driver]]:
+    rows = await link.fetch(queries.FLEET, tenant_id, transporter_id)
+    return (
+        [Vehicle(id_, transporter_id, more) for is_driver, id_, more in rows if not is_driver],
+        [Driver(id_, transporter_id, more) for is_driver, id_, more in rows if is_driver],
+    )
+
+
 async def read_tenant(link: Link, tenant_id: TenantId) -> TenantSettings | None:
     rows = await link.fetch(queries.TENANT, tenant_id)
     return documents.read_settings(rows[0]["settings"]) if rows else None

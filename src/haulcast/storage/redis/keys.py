@@ -109,8 +109,15 @@ TOGGLES = Key(
     "how often a transporter came or went lately; lives as long as the tenant's window",
     0,
 )
+DRIVERS = Key(
+    "hc1:presence:{<tenant>}:drivers:<incarnation>",
+    "set: driver",
+    "presence",
+    "drivers who are connected to a node; a dead node's is asked for by nobody, and ends by its time to live",
+    HOUR_MS,
+)
 
-KEYS = (LEASES, DRAINING, CONDEMNED, OWNER, AT, VEHICLES, SEEN, FLEETS, ONLINE, ENGAGED, TOGGLES)
+KEYS = (LEASES, DRAINING, CONDEMNED, OWNER, AT, VEHICLES, SEEN, FLEETS, ONLINE, ENGAGED, TOGGLES, DRIVERS)
 
 DATAGRAMS = Key(
     "hc1:node:<database>:<incarnation>",

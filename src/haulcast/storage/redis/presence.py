@@ -17,6 +17,8 @@
    node sweeps the tenants that it has had to do with. Keys that nobody sweeps any more end by their own time to live.
 7. Redis may lose all of it. Phones report every few seconds, transporters go online again as they do after any loss of
    connection, and trips come back with the next `sync_engaged`.
+8. Who is connected to a node stands in a set of that node's. That it lacks somebody shows in how many it has: nearly
+   always a synchronization sends no more than their number.
 """
 
 import asyncio
@@ -26,12 +28,12 @@ from typing import TypeVar
 
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import FARTHEST_M, Point, distance_m
-from haulcast.domain.ids import TenantId, TransporterId, VehicleId
+from haulcast.domain.ids import DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason, over_limit, rank
 from haulcast.ports import LAPSED_KEPT_S, MAX_POSITIONS, Clock, Nearby
 
 from .client import Count, RedisClient, answer_in_time, uncounted
-from .keys import AT, ENGAGED, FLEETS, ONLINE, SEEN, TOGGLES, VEHICLES
+from .keys import AT, DRIVERS, ENGAGED, FLEETS, ONLINE, SEEN, TOGGLES, VEHICLES
 from .reports import Reports
 from .scripts import Script
 from .writer import Writer
@@ -63,6 +65,8 @@ _NEAREST = Script("nearest")
 _POSITIONS = Script("positions")
 _SYNC_ENGAGED = Script("sync_engaged")
 _COUNT_TOGGLE = Script("count_toggle")
+_NOTE_DRIVERS = Script("note_drivers")
+_SYNC_DRIVERS = Script("sync_drivers")
 _FIND_STALE = Script("find_stale")
 _DROP_STALE = Script("drop_stale")
 
@@ -190,6 +194,30 @@ class RedisPresence:
         key = TOGGLES(tenant_id, transporter_id)
         [wait_ms] = await self._client.run(_COUNT_TOGGLE([key], self._now(), limit, window_s * 1000))
         return None if wait_ms is None else int(wait_ms)
+
+    async def note_drivers(
+        self, node: int, tenant_id: TenantId, came: Collection[DriverId], went: Collection[DriverId]
+    ) -> None:
+        """See `Presence`."""
+        await self._client.run(_NOTE_DRIVERS([DRIVERS(tenant_id, node)], DRIVERS.ttl_ms, len(came), *came, *went))
+
+    async def sync_drivers(self, node: int, tenant_id: TenantId, drivers: Collection[DriverId]) -> bool:
+        """See `Presence`. Nobody is missed whose place another has taken by mistake."""
+        key = DRIVERS(tenant_id, node)
+        [noted, _] = await self._client.execute([("SCARD", key), ("PEXPIRE", key, DRIVERS.ttl_ms)])
+        if noted == len(drivers):
+            return False
+        await self._client.run(_SYNC_DRIVERS([key], DRIVERS.ttl_ms, *drivers))
+        return True
+
+    async def connected_drivers(
+        self, tenant_id: TenantId, drivers: Collection[DriverId], nodes: Collection[int]
+    ) -> set[DriverId]:
+        """See `Presence`."""
+        if not drivers or not nodes:
+            return set()
+        answers = await self._client.execute([("SMISMEMBER", DRIVERS(tenant_id, node), *drivers) for node in nodes])
+        return {driver for driver, *connected in zip(drivers, *answers, strict=True) if any(connected)}
 
     async def available(self, tenant_id: TenantId, transporter_id: TransporterId) -> list[tuple[Vehicle, Point]]:
         """See `Presence`."""

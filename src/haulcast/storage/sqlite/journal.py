@@ -158,6 +158,11 @@ class SqliteJournal:
     async def read_driver(self, tenant_id: TenantId, driver_id: DriverId) -> Driver | None:
         return await self._reader.run(lambda connection: reads.read_driver(connection, tenant_id, driver_id))
 
+    async def read_fleet(
+        self, tenant_id: TenantId, transporter_id: TransporterId
+    ) -> tuple[list[Vehicle], list[Driver]]:
+        return await self._reader.run(lambda connection: reads.read_fleet(connection, tenant_id, transporter_id))
+
     async def create_tenant(self, tenant_id: TenantId, settings: TenantSettings) -> bool:
         row = {"tenant_id": tenant_id, "settings": documents.write_settings(settings)}
 

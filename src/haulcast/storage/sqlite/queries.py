@@ -323,6 +323,19 @@ FROM drivers
 WHERE tenant_id = :tenant_id AND driver_id = :driver_id
 """
 
+# The vehicles with their types, then the drivers with their names, each by id. Without statistics the planner takes the
+# whole tenant for as little as one transporter.
+FLEET = """
+SELECT 0 AS is_driver, vehicle_id AS id, vehicle_type
+FROM vehicles INDEXED BY vehicles_of_transporter
+WHERE tenant_id = :tenant_id AND transporter_id = :transporter_id
+UNION ALL
+SELECT 1, driver_id, name
+FROM drivers INDEXED BY drivers_of_transporter
+WHERE tenant_id = :tenant_id AND transporter_id = :transporter_id
+ORDER BY is_driver, id
+"""
+
 CREATE_TENANT = """
 INSERT INTO tenants (tenant_id, settings)
 VALUES (:tenant_id, :settings)

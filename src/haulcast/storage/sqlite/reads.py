@@ -107,6 +107,16 @@ def read_driver(connection: sqlite3.Connection, tenant_id: TenantId, driver_id: 
     return None if row is None else Driver(*row)
 
 
+def read_fleet(
+    connection: sqlite3.Connection, tenant_id: TenantId, transporter_id: TransporterId
+) -> tuple[list[Vehicle], list[Driver]]:
+    rows = connection.execute(queries.FLEET, {"tenant_id": tenant_id, "transporter_id": transporter_id}).fetchall()
+    return (
+        [Vehicle(id_, transporter_id, more) for is_driver, id_, more in rows if not is_driver],
+        [Driver(id_, transporter_id, more) for is_driver, id_, more in rows if is_driver],
+    )
+
+
 def read_tenant(connection: sqlite3.Connection, tenant_id: TenantId) -> TenantSettings | None:
     row = connection.execute(queries.TENANT, {"tenant_id": tenant_id}).fetchone()
     return None if row is None else documents.read_settings(row[0])
