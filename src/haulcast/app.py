@@ -74,6 +74,7 @@ class Node:
         self._journal_answers = True  # when it was last watched; a node does not start without it
         self._cleanup = AsyncExitStack()
         self._edge: Edge | None = None
+        self._http: web.Server | None = None
         bus = NodeBus(stores.cluster, metrics.actors.bus_sent, metrics.actors.bus_missed)
         self.bus = bus
         self.metrics = metrics
@@ -153,12 +154,14 @@ class Node:
                     nodes=node.nodes,
                     registry=metrics.registry,
                     origins=config.origins,
+                    tiles=config.tiles,
                     limits=limits or Limits(),
                 )
             )
             node._edge = edge
             node.bus.handle(Kind.FLEET, edge.fleet_changed)
-            site, node.port = await _listen(started, edge, config)
+            runner, site = await _listen(started, edge, config)
+            node.port, node._http = runner.addresses[0][1], runner.server
             started.push_async_callback(edge.close, SOCKETS_CLOSE_OVER_S)
             started.push_async_callback(site.stop)  # first, so that nobody comes back to a node that is leaving
             started.push_async_callback(node.dispatch.finish, DRAIN_TIMEOUT_S)
@@ -212,7 +215,7 @@ class Node:
             "topics": self.hub.topic_count,
             "actors": len(self.dispatch.registry),
             "timers": len(self.dispatch.deadlines),
-            "tasks": len(asyncio.all_tasks()),
+            "tasks": self._own_tasks,
             "vehicles": self._presence.vehicle_count,
             "transporters_online": self._presence.online_count,
         }
@@ -228,6 +231,13 @@ class Node:
                 draining=self._draining,
             ),
         )
+
+    @property
+    def _own_tasks(self) -> int:
+        """Tasks, but for those that HTTP connections and boards have as long as somebody keeps them: what is more than
+        before once all is done has leaked, whoever looks on."""
+        connections = 0 if self._http is None else len(self._http.connections)
+        return len(asyncio.all_tasks()) - connections - self.hub.board_task_count
 
     @property
     def _may_be_ready(self) -> bool:
@@ -328,7 +338,7 @@ def _open_routes(started: AsyncExitStack, config: Config) -> RouteSource:
     return routes
 
 
-async def _listen(started: AsyncExitStack, edge: Edge, config: Config) -> tuple[web.TCPSite, int]:
+async def _listen(started: AsyncExitStack, edge: Edge, config: Config) -> tuple[web.AppRunner, web.TCPSite]:
     runner = web.AppRunner(
         edge.app,
         access_log=None,
@@ -348,5 +358,4 @@ async def _listen(started: AsyncExitStack, edge: Edge, config: Config) -> tuple[
             await each.start()
         except OSError as error:
             raise ConfigError(f"cannot listen on {config.host}:{number}: {error.strerror or error}") from None
-    port: int = runner.addresses[0][1]
-    return site, port
+    return runner, site

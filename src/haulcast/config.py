@@ -12,6 +12,7 @@ import msgspec
 from .errors import ConfigError
 from .store_url import StoreUrl
 from .transport.auth import Algorithm, Key
+from .transport.tiles import Tiles
 
 DEVELOPMENT_KEY = Key("development", Algorithm.HS256, "haulcast-development-key-never-for-production")
 """Known to everybody who can read this: whoever holds it is anybody. Production refuses it."""
@@ -38,6 +39,11 @@ VARIABLES: Mapping[str, str] = {
     ),
     "HAULCAST_JWT_AUDIENCE": "what the `aud` claim of a token must name, if it has one (default: none may have one)",
     "HAULCAST_ORIGINS": "origins of web pages that may connect, separated by commas; * is any (default in development)",
+    "HAULCAST_TILES_URL": (
+        "the background of the console's map, an address like https://tiles.example.com/{z}/{x}/{y}.png "
+        "(default: none, the map is drawn without)"
+    ),
+    "HAULCAST_TILES_ATTRIBUTION": "whom the map has to name for its tiles",
     "HAULCAST_LOG_LEVEL": "debug, info (default), warning or error",
 }
 
@@ -69,6 +75,7 @@ class Config:
     redis_url: str | None = field(default=None, repr=False)
     node_port: int | None = None
     osrm_url: str | None = field(default=None, repr=False)
+    tiles: Tiles | None = None
     reuse_port: bool = False
     """Whether other nodes on this machine listen on `port` too. Not for users: `serve --nodes` asks it of its nodes."""
 
@@ -121,6 +128,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         redis_url=_store_url(env, "HAULCAST_REDIS_URL", _REDIS_SCHEMES),
         node_port=_port(env, "HAULCAST_NODE_PORT", "0") or None,
         osrm_url=_service_url(env, "HAULCAST_OSRM_URL"),
+        tiles=_tiles(env.get("HAULCAST_TILES_URL", ""), env.get("HAULCAST_TILES_ATTRIBUTION", "")),
     )
     if (config.database_url is None) != (config.redis_url is None):
         given, missing = ("HAULCAST_DATABASE_URL", "HAULCAST_REDIS_URL")[:: 1 if config.clustered else -1]
@@ -185,6 +193,16 @@ def _origins(text: str) -> frozenset[str]:
         if not _ORIGIN.fullmatch(origin):
             raise ConfigError(f"HAULCAST_ORIGINS: {origin!r} is no origin; give scheme://host or scheme://host:port")
     return origins
+
+
+def _tiles(url: str, attribution: str) -> Tiles | None:
+    """Does not quote the address: there may be a key in it."""
+    if not url:
+        return None
+    try:
+        return Tiles.parse(url, attribution)
+    except ValueError as error:
+        raise ConfigError(f"HAULCAST_TILES_URL {error}") from None
 
 
 def _keys(text: str) -> tuple[Key, ...]:

@@ -1,5 +1,6 @@
 """`haulcast demo` as a user runs it: it shows the product at work, judges it, and leaves nothing running."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.acceptance.server import environment
@@ -58,6 +60,21 @@ def is_served(address: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
+async def looked_on(address: str, token: str, tenant: str, demo: subprocess.Popen[str]) -> tuple[str, str]:
+    """Do what the console does, with an HTTP connection that stays open, until the demo has ended; its output."""
+    async with aiohttp.ClientSession() as http:
+        async with http.get(address) as page:
+            assert page.status == 200
+        async with http.ws_connect(f"{address.removesuffix('console/')}v1/ws") as socket:
+            await socket.send_json({"id": "1", "type": "hello", "data": {"token": token}})
+            await socket.send_json({"id": "2", "type": "subscribe", "data": {"topic": f"board:{tenant}"}})
+            ending = asyncio.create_task(asyncio.to_thread(demo.communicate))
+            frames = [message.json() async for message in socket if message.type is aiohttp.WSMsgType.TEXT]
+            assert frames[0]["data"]["role"] == "operator"
+            assert {"snapshot", "delta"} <= {frame.get("type") for frame in frames}
+            return await ending
+
+
 @pytest.mark.timeout(120)
 def test_a_short_demo_shows_races_and_finds_nothing_wrong(tmp_path: Path) -> None:
     """A1, A3, A5, A8, A10: in some seconds of a city, by what its clients saw and what the journal kept."""
@@ -78,6 +95,7 @@ def test_a_short_demo_shows_races_and_finds_nothing_wrong(tmp_path: Path) -> Non
     assert result["accepts_lost"] > 0
     assert result["offers_delivered"] > result["accepts_won"]
     assert 0 < result["accept_latency_ms"]["p50"] <= result["accept_latency_ms"]["p99"]
+    assert "token" not in demo.stdout, "a result may be passed on, and a token not"
     assert not any(map(is_served, servers_of(demo.stdout)))
     assert [path.name for path in tmp_path.iterdir()] == ["demo"], "it keeps apart from the data of other servers"
 
@@ -99,6 +117,21 @@ def test_a_demo_that_is_stopped_is_judged_all_the_same(tmp_path: Path) -> None:
     assert demo.returncode == 0, heard + rest + errors
     assert judged(heard + rest)["broadcasts_created"] > 0
     assert not any(map(is_served, servers_of(heard)))
+
+
+@pytest.mark.timeout(120)
+def test_a_demo_that_an_operator_looks_on_until_the_end_has_no_leak(tmp_path: Path) -> None:
+    """The address of the console is said where there is no terminal too, and signs in; the board that a browser keeps,
+    and its connections, are not the server's fault."""
+    env = environment(HAULCAST_DATA_DIR=str(tmp_path))
+    command = [*(part for part in DEMO if part != "--json"), "--seconds", "3"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        tenant = demo.stdout.readline().split("tenant ", 1)[1].split(",", 1)[0]
+        address, _, token = demo.stdout.readline().removeprefix("console ").strip().partition("#token=")
+        output, errors = asyncio.run(looked_on(address, token, tenant, demo))
+    assert demo.returncode == 0, output + errors
+    assert "leaks       0 actors, 0 timers, 0 tasks" in output
 
 
 @pytest.mark.timeout(180)

@@ -36,6 +36,16 @@ def test_an_audience_is_what_tokens_must_name() -> None:
     assert load({"HAULCAST_JWT_AUDIENCE": "dispatch"}).audience == "dispatch"
 
 
+def test_the_map_has_the_tiles_that_are_chosen_or_none() -> None:
+    assert load({}).tiles is None
+    assert load({"HAULCAST_TILES_URL": "", "HAULCAST_TILES_ATTRIBUTION": "them"}).tiles is None
+    chosen = load(
+        {"HAULCAST_TILES_URL": "https://tiles.example.com/{z}/{x}/{y}.png", "HAULCAST_TILES_ATTRIBUTION": "them"}
+    ).tiles
+    assert chosen is not None
+    assert (chosen.origin, chosen.attribution) == ("https://tiles.example.com", "them")
+
+
 def test_production_may_allow_no_origin_at_all() -> None:
     assert load({**PRODUCTION, "HAULCAST_ORIGINS": ""}).origins == frozenset()
 
@@ -73,6 +83,7 @@ def test_production_refuses_to_leave_the_origins_open_by_default() -> None:
         ("HAULCAST_TYPO", "1"),
         ("HAULCAST_ORIGINS", "bare.example"),
         ("HAULCAST_ORIGINS", "https://a.example, https://b.example/path"),
+        ("HAULCAST_TILES_URL", "https://tiles.example.com/"),
         ("HAULCAST_NODE_PORT", "no"),
         ("HAULCAST_NODE_PORT", "8080"),  # the port itself
     ],

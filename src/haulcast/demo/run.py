@@ -32,7 +32,7 @@ from .failover import Failover, Figures
 from .process import ServerFailed
 from .record import Recorder
 from .result import Result
-from .screen import Screen
+from .screen import Screen, console_url, show_console
 from .server import Cluster, Server, cluster, embedded_server
 from .town import Board, Town
 
@@ -141,9 +141,12 @@ async def _shown(as_json: bool, server: Server, town: Town, board: Board, record
     if as_json or not console.is_terminal:
         urls = " ".join(node.url for node in server.nodes)
         print(f"server {urls}, tenant {server.tenant}, log {server.log_path}", flush=True)
+        if not as_json:  # with a token in it, which has no business in a result
+            print(f"console {console_url(server)}", flush=True)
         showing = asyncio.create_task(_tell(town, recorder))
     else:
-        showing = asyncio.create_task(Screen(console, server, town, board, recorder).show())
+        above = show_console(console, console_url(server))
+        showing = asyncio.create_task(Screen(console, server, town, board, recorder, above).show())
     try:
         yield
     finally:

@@ -3,14 +3,17 @@
 import asyncio
 import textwrap
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from haulcast.client import Topic
+from haulcast.ports import Role
 
 from .record import Recorder
 from .server import Server
@@ -33,12 +36,15 @@ STYLES: Mapping[str, str] = {
 class Screen:
     """Draws a run until it is cancelled."""
 
-    def __init__(self, console: Console, server: Server, town: Town, board: Board, recorder: Recorder) -> None:
+    def __init__(
+        self, console: Console, server: Server, town: Town, board: Board, recorder: Recorder, above: int = 0
+    ) -> None:
         self._console = console
         self._server = server
         self._town = town
         self._board = board
         self._recorder = recorder
+        self._above = above  # lines over the view that should stay in sight
 
     async def show(self) -> None:
         """Redraw four times a second."""
@@ -54,7 +60,7 @@ class Screen:
         """The view as it is now."""
         width = self._console.width
         around = [*self._header(), *self._totals()]
-        lines = sum(len(text.wrap(self._console, width)) for text in around) + 2
+        lines = sum(len(text.wrap(self._console, width)) for text in around) + 2 + self._above
         rows = self._board.newest(max(3, self._console.height - lines))
         return Group(*self._header(), broadcasts_table(rows, width), *self._totals())
 
@@ -79,6 +85,20 @@ class Screen:
                 f"  {recorder.accepts_lost} lost{latency}"
             ),
         ]
+
+
+def console_url(server: Server) -> str:
+    """Where the server's console is, with a token that signs in there as an operator of the demo's tenant."""
+    return f"{server.url}/console/#token={server.token(Role.OPERATOR, 'console')}"
+
+
+def show_console(console: Console, url: str) -> int:
+    """Print where the console is, once: as one link, which the terminal breaks wherever its lines end. How many lines
+    of the terminal that took."""
+    lines = [Text("The console, signed in already:", "bold"), Text(url, Style(color="cyan", link=url)), Text()]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    return sum(max(1, ceil(line.cell_len / console.width)) for line in lines)
 
 
 def ready_call(url: str, tenant: str, width: int) -> list[str]:

@@ -109,6 +109,11 @@ class Board:
     def __len__(self) -> int:
         return len(self._store)
 
+    @property
+    def task_count(self) -> int:
+        """How many tasks it has."""
+        return len(self._tasks) + len(self._collecting)
+
     async def open(self) -> None:
         """Return once everything has been read. Raises `StoreUnavailable`."""
         if self._complete.is_set():
@@ -359,6 +364,11 @@ class Boards:
         self._boards: dict[TenantId, Board] = {}
         self._closing: dict[Board, None] = {}
         self._tasks = TaskSet()
+
+    @property
+    def task_count(self) -> int:
+        """How many tasks boards have that go on for as long as they do."""
+        return sum(board.task_count for board in self._boards.values())
 
     @property
     def size(self) -> int:

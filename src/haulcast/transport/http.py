@@ -28,6 +28,7 @@ from .answers import error_of, refusal
 from .auth import Principal
 from .close_codes import CloseCode
 from .codec import decode_body, dumps, is_request_id
+from .console import Console
 from .handlers import LOGGED, Caller, Handlers
 from .http_edge import (
     IDEMPOTENCY_KEY,
@@ -116,6 +117,8 @@ class Edge:
         router.add_get("/health/ready", operations.ready, expect_handler=expect)
         router.add_get("/health/detailed", operations.detailed, expect_handler=expect)
         router.add_get("/metrics", operations.metrics, expect_handler=expect)
+        for path, page in Console(services.tiles).routes().items():
+            router.add_get(path, page, expect_handler=expect)
         router.add_route(hdrs.METH_ANY, "/{path:.*}", nowhere, expect_handler=expect)
         self.app.on_response_prepare.append(hide_versions)
         self.app.on_shutdown.append(self._shut_down)

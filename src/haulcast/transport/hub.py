@@ -139,6 +139,11 @@ class Hub:
         return self._subscriptions.topic_count
 
     @property
+    def board_task_count(self) -> int:
+        """How many tasks boards have, for as long as somebody has them open."""
+        return self._boards.task_count
+
+    @property
     def board_size(self) -> int:
         """How many broadcasts boards show."""
         return self._boards.size

@@ -16,6 +16,7 @@ from .bus import NoPeers
 from .fleet_cache import Changed
 from .metrics import TransportMetrics
 from .session import Limits
+from .tiles import Tiles
 
 
 class Subscriber(Protocol):
@@ -130,5 +131,7 @@ class Services:
     origins: frozenset[str] = field(default_factory=frozenset)
     """Web origins (`https://host[:port]`) whose pages may connect, besides the server's own; "*": all."""
     limits: Limits = field(default_factory=Limits)
+    tiles: Tiles | None = None
+    """The background of the console's map."""
     max_tasks: int = 10_000
     """Requests of one node that wait for a fleet lookup; beyond that they are BUSY."""

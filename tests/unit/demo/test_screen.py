@@ -12,7 +12,7 @@ from haulcast.client.protocol import Snapshot
 from haulcast.demo.checker import Verdict, Violation
 from haulcast.demo.record import Asked, Heard, Outcome, Recorder
 from haulcast.demo.result import Result
-from haulcast.demo.screen import broadcasts_table, ready_call
+from haulcast.demo.screen import broadcasts_table, ready_call, show_console
 
 NOW_MS = 1_000_000
 
@@ -75,6 +75,19 @@ def test_the_call_that_is_shown_can_be_copied_from_every_terminal(width: int) ->
         "-H",
         "Authorization: Bearer token --tenant demo-1 --role operator --user me",
     ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_consoles_address_is_printed_in_one_piece_on_every_terminal(width: int) -> None:
+    """So that it can be copied, or pressed where the terminal takes links; and its lines are told as the terminal
+    breaks them."""
+    url = "http://127.0.0.1:38571/console/#token=" + "a" * 250
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor")
+    taken = show_console(console, url)
+    assert isinstance(console.file, io.StringIO)
+    printed = console.file.getvalue()
+    assert f"m{url}\x1b" in printed
+    assert taken == 2 + -(-len(url) // width) == len(printed.splitlines()) - 1 + -(-len(url) // width)
 
 
 def asked(latency_ms: float, outcome: Outcome = Outcome.OK, kind: str = "offer.accept") -> Asked:

@@ -1,0 +1,49 @@
+/**
+ * REST calls, which here only ever ask.
+ *
+ * Addresses are relative to the page, so that a proxy may serve all of it below a prefix. A call that takes too long is
+ * given up. What comes back is JSON, or the call has failed; what is in it the caller checks.
+ *
+ * @typedef {{status: number, data: unknown, tag: string | null}} Answer
+ */
+
+const WITHIN_MS = 8000;
+
+/** The server does not, or no longer, accept the token. `message` is for the viewer. */
+export class Refused extends Error {}
+
+/** @param {string} path such as `v1/nodes` */
+export const address = (path) => new URL(`../${path}`, document.baseURI);
+
+export class Api {
+  #token;
+
+  /** @param {string} token */
+  constructor(token) {
+    this.#token = token;
+  }
+
+  /**
+   * Ask for something. Throws `Refused` for a token that is not good, and other errors if there is no answer.
+   * @param {string} path @param {string | null} [tag] of what is held: the answer may be 304 then, without data
+   * @returns {Promise<Answer>}
+   */
+  async get(path, tag = null) {
+    const headers = new Headers({ Authorization: `Bearer ${this.#token}` });
+    if (tag !== null) headers.set('If-None-Match', tag);
+    const response = await fetch(address(path), {
+      headers,
+      cache: 'no-store',
+      credentials: 'omit',
+      redirect: 'error',
+      signal: AbortSignal.timeout(WITHIN_MS),
+    });
+    if (response.status === 304) return { status: 304, data: null, tag };
+    const data = await response.json();
+    if (response.status === 401) throw new Refused('The token has expired or is not valid any more.');
+    if (response.status === 403 && data?.error?.code === 'TENANT_NOT_FOUND') {
+      throw new Refused('The tenant that the token names does not exist at this server.');
+    }
+    return { status: response.status, data, tag: response.headers.get('ETag') };
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * The nodes of the cluster, as they report themselves: asked for every 5 s while somebody looks.
+ *
+ * A server that does not tell (404) is asked again only once a minute. What is wrong with a node is said in words.
+ *
+ * @typedef {{node: number, active_broadcasts: number, connections?: number, lease_age_ms: number, loop_lag_ms: number,
+ *   draining: boolean, reported_at?: number}} NodeReport
+ */
+
+import { Refused } from './api.js';
+import { nodes as checkNodes } from './check.js';
+import { span } from './clock.js';
+import { arrange, byId, el, setAttribute, setText } from './dom.js';
+import { counted } from './format.js';
+
+const EVERY_MS = 5_000;
+const EVERY_IF_ABSENT_MS = 60_000;
+const LEASE_LATE_MS = 1_500;
+const LAGGING_MS = 100;
+const SILENT_MS = 15_000;
+
+/** What is wrong with a node, worst first. @param {NodeReport} report @param {number} now the server's time */
+export function troubles(report, now) {
+  const found = [];
+  if (report.reported_at && now - report.reported_at > SILENT_MS) found.push(`silent for ${span(now - report.reported_at)}`);
+  if (report.lease_age_ms > LEASE_LATE_MS) found.push('lease late');
+  if (report.loop_lag_ms > LAGGING_MS) found.push('slow');
+  if (report.draining) found.push('draining');
+  return found;
+}
+
+class NodeRow {
+  #facts = el('span', { class: 'node-facts' });
+  #trouble = el('span', { class: 'node-trouble' });
+  #mark = el('span', { class: 'node-mark', 'aria-hidden': 'true' });
+
+  /** @param {number} number */
+  constructor(number) {
+    this.item = el('li', { class: 'node', 'data-node': number }, this.#mark, el('b', {}, `Node ${number}`), this.#trouble, this.#facts);
+  }
+
+  /** @param {NodeReport} report @param {number} now */
+  update(report, now) {
+    const facts = [`${report.active_broadcasts.toLocaleString('en')} active`];
+    if (typeof report.connections === 'number') facts.push(counted(report.connections, 'socket'));
+    facts.push(`lease ${Math.round(report.lease_age_ms)} ms`, `lag ${report.loop_lag_ms.toFixed(1)} ms`);
+    const wrong = troubles(report, now);
+    setText(this.#facts, facts.join(' · '));
+    setText(this.#trouble, wrong.join(', '));
+    setText(this.#mark, wrong.length ? '▲' : '●');
+    setAttribute(this.item, 'data-health', wrong.length ? 'unhealthy' : 'ok');
+  }
+}
+
+export class Nodes {
+  /** @type {Map<number, NodeRow>} */ #rows = new Map();
+  /** @type {NodeReport[]} */ #reports = [];
+  #note = 'Asking the nodes …';
+  #list = byId('nodes-list');
+  #noteHost = byId('nodes-note');
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer = undefined;
+  #asking = false;
+  #stopped = false;
+  #dirty = true;
+
+  /**
+   * @param {import('./api.js').Api} api
+   * @param {{touched: () => void, bad: (why: string) => void, refused: (why: string) => void}} listener
+   */
+  constructor(api, listener) {
+    this.api = api;
+    this.listener = listener;
+    document.addEventListener('visibilitychange', () => document.hidden || this.ask());
+  }
+
+  stop() {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  async ask() {
+    if (this.#asking || this.#stopped || document.hidden) return;
+    clearTimeout(this.#timer);
+    this.#asking = true;
+    let wait = EVERY_MS;
+    try {
+      const answer = await this.api.get('v1/nodes');
+      if (answer.status === 200) this.#take(answer.data);
+      else if (answer.status === 404) {
+        this.#say([], 'This server does not tell about its nodes.');
+        wait = EVERY_IF_ABSENT_MS;
+      } else this.#say([], `The nodes could not be asked (${answer.status}).`);
+    } catch (error) {
+      if (error instanceof Refused) this.listener.refused(error.message);
+      else this.#say([], 'The nodes cannot be reached.');
+    }
+    this.#asking = false;
+    if (!this.#stopped) this.#timer = setTimeout(() => this.ask(), wait);
+  }
+
+  /** @param {any} data */
+  #take(data) {
+    const wrong = checkNodes(data, 'nodes');
+    if (wrong !== null) {
+      this.listener.bad(wrong);
+      this.#say([], 'The nodes’ answer could not be read.');
+    } else this.#say(data.nodes, data.nodes.length ? '' : 'No node reports.');
+  }
+
+  /** @param {NodeReport[]} reports @param {string} note */
+  #say(reports, note) {
+    this.#reports = [...reports].sort((one, other) => one.node - other.node);
+    this.#note = note;
+    this.#dirty = true;
+    this.listener.touched();
+  }
+
+  /** @param {number} now the server's time */
+  render(now) {
+    if (!this.#dirty) return;
+    this.#dirty = false;
+    const rows = new Map();
+    for (const report of this.#reports) {
+      const row = this.#rows.get(report.node) ?? new NodeRow(report.node);
+      row.update(report, now);
+      rows.set(report.node, row);
+    }
+    this.#rows = rows;
+    arrange(this.#list, [...rows.values()].map((row) => row.item));
+    setText(this.#noteHost, this.#note);
+  }
+}
