@@ -62,7 +62,10 @@ async def accept(request: web.Request, subprotocol: str | None) -> tuple[web.Str
     if subprotocol is not None:
         headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = subprotocol
     response = web.StreamResponse(status=101, headers=headers)
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+    except ConnectionResetError:
+        return response, None
     return response, request.transport
 
 

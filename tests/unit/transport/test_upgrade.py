@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from weakref import ref
 
@@ -58,7 +58,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Bench]:
+async def serving(
+    handler: "Callable[[web.Request], Awaitable[web.StreamResponse]] | None" = None,
+) -> AsyncIterator[Bench]:
     takers: asyncio.Queue[Taker] = asyncio.Queue()
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -72,7 +74,7 @@ async def serving() -> AsyncIterator[Bench]:
 
     app = web.Application()
     bench: Bench
-    app.router.add_get("/", handle)
+    app.router.add_get("/", handler or handle)
     runner = web.AppRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -113,6 +115,23 @@ def masked(payload: bytes, first: int = 0x81) -> bytes:
     """A client's frame, masked with nothing."""
     length = bytes((0x80 | len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2)
     return bytes((first,)) + length + bytes(4) + payload
+
+
+async def test_a_client_that_goes_while_it_is_answered_is_nobodys_fault() -> None:
+    accepted: asyncio.Future[asyncio.Transport | None] = asyncio.get_running_loop().create_future()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        while request.transport is not None:
+            await asyncio.sleep(0)
+        response, transport = await accept(request, "p")
+        accepted.set_result(transport)
+        return response
+
+    async with serving(handle) as bench, raw(bench) as (_, writer):
+        writer.write(UPGRADE)
+        await writer.drain()
+        writer.transport.abort()
+        assert await asyncio.wait_for(accepted, 5) is None
 
 
 async def test_messages_of_every_kind_come_through_and_frames_go_out_whole() -> None:

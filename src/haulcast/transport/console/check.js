@@ -10,9 +10,10 @@
  * @typedef {{request_id: string, vehicle_type: string, status: string}} TruckRequest
  * @typedef {{trip_id: string, request_id: string, status: string, transporter_id: string, vehicle_id: string,
  *   vehicle_type: string, driver_id: string, assigned_at: number, updated_at: number}} Trip
- * @typedef {{transporter_id: string, lat: number, lng: number, distance_m: number, duration_s: number}} RouteVehicle
- * @typedef {{status: 'ok' | 'failing', reason?: string, source: string, updated_at: number,
- *   vehicles: Record<string, RouteVehicle>}} Route
+ * @typedef {{transporter_id: string, lat: number, lng: number, distance_m: number | null,
+ *   duration_s: number | null}} RouteVehicle  without a distance there is no road
+ * @typedef {{status: 'ok' | 'failing', reason?: string, source: string, updated_at: number | null,
+ *   vehicles: Record<string, RouteVehicle>}} Route  never brought up to date: null
  * @typedef {{broadcast_id: string, customer_id: string, status: string, end_reason: string | null, pickup: Place,
  *   drop: Place, note: string, created_at: number, expires_at: number, ended_at: number | null, wave: number,
  *   notified: number, remaining_requests: number, requests: Record<string, TruckRequest>,
@@ -118,8 +119,8 @@ const route = struct({
   status: oneOf(['ok', 'failing']),
   reason: optional(text),
   source: text,
-  updated_at: whole,
-  vehicles: mapOf(struct({ transporter_id: text, lat, lng, distance_m: number, duration_s: optional(number) })),
+  updated_at: nullable(whole),
+  vehicles: mapOf(struct({ transporter_id: text, lat, lng, distance_m: nullable(count), duration_s: nullable(count) })),
 });
 const VIEW = {
   broadcast_id: text,
@@ -182,12 +183,12 @@ export const nodes = struct({
   nodes: listOf(
     struct({
       node: whole,
-      active_broadcasts: count,
-      connections: optional(count),
-      lease_age_ms: number,
-      loop_lag_ms: number,
-      draining: flag,
-      reported_at: optional(whole),
+      answered: flag,
+      active_broadcasts: optional(count),
+      lease_age_ms: optional(count),
+      lease_ttl_ms: optional(count),
+      loop_lag_ms: optional(number),
+      draining: optional(flag),
     }),
   ),
 });

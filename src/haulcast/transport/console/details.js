@@ -143,13 +143,13 @@ export class Details {
     const { route } = view;
     if (!route) return null;
     const won = new Set(Object.values(view.trips).map((trip) => trip.vehicle_id));
-    const vehicles = Object.entries(route.vehicles).sort(([, one], [, other]) => one.distance_m - other.distance_m);
+    const vehicles = Object.entries(route.vehicles).sort(([, one], [, other]) => (one.distance_m ?? Infinity) - (other.distance_m ?? Infinity));
     const rows = vehicles.slice(0, VEHICLES_SHOWN).map(([id, vehicle]) =>
       row(
         [
           vehicle.transporter_id,
           won.has(id) ? el('td', { class: 'winner' }, `${id} (won)`) : id,
-          numeric(distance(vehicle.distance_m)),
+          numeric(typeof vehicle.distance_m === 'number' ? distance(vehicle.distance_m) : 'no road'),
           numeric(typeof vehicle.duration_s === 'number' ? span(vehicle.duration_s * 1000) : '–'),
         ],
         { 'data-vehicle': id },

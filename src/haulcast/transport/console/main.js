@@ -143,7 +143,7 @@ class App {
       this.map.render(broadcasts, held ?? this.inquiry.view, this.inquiry.timeline);
       this.map.describe(this.#mapWords(held));
     }
-    this.nodes.render(now);
+    this.nodes.render();
     this.#renderState();
   }
 

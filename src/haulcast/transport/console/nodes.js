@@ -1,29 +1,27 @@
 /**
  * The nodes of the cluster, as they report themselves: asked for every 5 s while somebody looks.
  *
- * A server that does not tell (404) is asked again only once a minute. What is wrong with a node is said in words.
+ * What is wrong with a node is said in words. One that does not answer has said nothing else.
  *
- * @typedef {{node: number, active_broadcasts: number, connections?: number, lease_age_ms: number, loop_lag_ms: number,
- *   draining: boolean, reported_at?: number}} NodeReport
+ * @typedef {{node: number, answered: false}} Silent
+ * @typedef {{node: number, answered: true, active_broadcasts: number, lease_age_ms: number, lease_ttl_ms: number,
+ *   loop_lag_ms: number, draining: boolean}} Answer
+ * @typedef {Silent | Answer} NodeReport
  */
 
 import { Refused } from './api.js';
 import { nodes as checkNodes } from './check.js';
-import { span } from './clock.js';
 import { arrange, byId, el, setAttribute, setText } from './dom.js';
-import { counted } from './format.js';
 
 const EVERY_MS = 5_000;
-const EVERY_IF_ABSENT_MS = 60_000;
-const LEASE_LATE_MS = 1_500;
 const LAGGING_MS = 100;
-const SILENT_MS = 15_000;
 
-/** What is wrong with a node, worst first. @param {NodeReport} report @param {number} now the server's time */
-export function troubles(report, now) {
+/** What is wrong with a node, worst first. @param {NodeReport} report */
+export function troubles(report) {
+  if (!report.answered) return ['does not answer'];
   const found = [];
-  if (report.reported_at && now - report.reported_at > SILENT_MS) found.push(`silent for ${span(now - report.reported_at)}`);
-  if (report.lease_age_ms > LEASE_LATE_MS) found.push('lease late');
+  if (report.lease_age_ms >= report.lease_ttl_ms) found.push('lease lost');
+  else if (report.lease_age_ms > report.lease_ttl_ms / 2) found.push('lease late');
   if (report.loop_lag_ms > LAGGING_MS) found.push('slow');
   if (report.draining) found.push('draining');
   return found;
@@ -39,12 +37,14 @@ class NodeRow {
     this.item = el('li', { class: 'node', 'data-node': number }, this.#mark, el('b', {}, `Node ${number}`), this.#trouble, this.#facts);
   }
 
-  /** @param {NodeReport} report @param {number} now */
-  update(report, now) {
-    const facts = [`${report.active_broadcasts.toLocaleString('en')} active`];
-    if (typeof report.connections === 'number') facts.push(counted(report.connections, 'socket'));
-    facts.push(`lease ${Math.round(report.lease_age_ms)} ms`, `lag ${report.loop_lag_ms.toFixed(1)} ms`);
-    const wrong = troubles(report, now);
+  /** @param {NodeReport} report */
+  update(report) {
+    const facts = [];
+    if (report.answered) {
+      facts.push(`${report.active_broadcasts.toLocaleString('en')} active`);
+      facts.push(`lease ${report.lease_age_ms} ms`, `lag ${report.loop_lag_ms.toFixed(1)} ms`);
+    }
+    const wrong = troubles(report);
     setText(this.#facts, facts.join(' · '));
     setText(this.#trouble, wrong.join(', '));
     setText(this.#mark, wrong.length ? '▲' : '●');
@@ -82,20 +82,16 @@ export class Nodes {
     if (this.#asking || this.#stopped || document.hidden) return;
     clearTimeout(this.#timer);
     this.#asking = true;
-    let wait = EVERY_MS;
     try {
       const answer = await this.api.get('v1/nodes');
       if (answer.status === 200) this.#take(answer.data);
-      else if (answer.status === 404) {
-        this.#say([], 'This server does not tell about its nodes.');
-        wait = EVERY_IF_ABSENT_MS;
-      } else this.#say([], `The nodes could not be asked (${answer.status}).`);
+      else this.#say([], `The nodes could not be asked (${answer.status}).`);
     } catch (error) {
       if (error instanceof Refused) this.listener.refused(error.message);
       else this.#say([], 'The nodes cannot be reached.');
     }
     this.#asking = false;
-    if (!this.#stopped) this.#timer = setTimeout(() => this.ask(), wait);
+    if (!this.#stopped) this.#timer = setTimeout(() => this.ask(), EVERY_MS);
   }
 
   /** @param {any} data */
@@ -115,14 +111,13 @@ export class Nodes {
     this.listener.touched();
   }
 
-  /** @param {number} now the server's time */
-  render(now) {
+  render() {
     if (!this.#dirty) return;
     this.#dirty = false;
     const rows = new Map();
     for (const report of this.#reports) {
       const row = this.#rows.get(report.node) ?? new NodeRow(report.node);
-      row.update(report, now);
+      row.update(report);
       rows.set(report.node, row);
     }
     this.#rows = rows;
