@@ -1,5 +1,5 @@
 # `make` lists the targets. Everything they need is installed into .venv; only the servers of Postgres and Redis, which
-# test and cluster use, are the system's (scripts/stores.sh).
+# test and cluster use, and Chromium, which test uses, are the system's (scripts/stores.sh, scripts/browser.sh).
 #
 #   PYTHON=...  the interpreter that .venv is made with (default: the first python3 that is 3.11 or newer)
 #   ARGS=...    further arguments of demo, cluster, run, test, sim and bench
@@ -27,7 +27,7 @@ DEBUG := $(if $(filter-out 0 false,$(CI)),PYTHONASYNCIODEBUG=1)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: .venv/.runtime ## start a server with simulated traffic (ARGS: see haulcast demo --help)
@@ -42,7 +42,7 @@ run: .venv/.runtime ## start a server
 	$(BIN)/haulcast serve $(ARGS)
 
 .PHONY: test
-test: $(if $(GIVEN),,stores) promtool lint ## all checks, then all tests (ARGS go to pytest)
+test: $(if $(GIVEN),,stores) promtool browser lint ## all checks, then all tests (ARGS go to pytest)
 	$(DEBUG) $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: sim
@@ -88,6 +88,10 @@ lock: ## write the newest versions that fit setup.cfg into constraints.txt
 docs: .venv/.runtime ## write docs/asyncapi.json and docs/openapi.json anew
 	$(BIN)/python -m haulcast.transport.specs docs/
 
+.PHONY: screenshots
+screenshots: .venv/.dev browser stores ## take the pictures of the console in docs/ anew
+	$(BIN)/python -m tests.browser.screenshots docs/
+
 .PHONY: clean
 clean: ## remove .venv, caches and build output; data in var/ stays
 	rm -rf .venv .venv-lock build dist src/*.egg-info
@@ -116,6 +120,11 @@ stores:
 .PHONY: promtool
 promtool: .venv/.runtime
 	@scripts/promtool.sh $(BIN) || true
+
+# What the tests of the console open its pages in. They are skipped where it cannot be had.
+.PHONY: browser
+browser:
+	@scripts/browser.sh || true
 
 .PHONY: mend
 mend:

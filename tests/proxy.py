@@ -73,8 +73,12 @@ class Proxy:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
+            beginning = await self._admit(reader)
+            if beginning is None:
+                return
+            far_reader, far_writer = await self._connect()
             ends.append(far_writer)
+            far_writer.write(beginning)
             ways = [
                 asyncio.create_task(self._pass_on(reader, far_writer)),
                 asyncio.create_task(self._pass_on(far_reader, writer)),
@@ -90,6 +94,14 @@ class Proxy:
         finally:
             for end in ends:
                 end.transport.abort()
+
+    async def _admit(self, reader: asyncio.StreamReader) -> bytes | None:
+        """What had to be read of a new connection to admit it; None if it is not to be."""
+        return b""
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the far side. Raises `OSError`."""
+        return await asyncio.open_connection("127.0.0.1", self._to)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

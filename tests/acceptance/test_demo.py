@@ -90,7 +90,7 @@ def test_a_short_demo_shows_races_and_finds_nothing_wrong(tmp_path: Path) -> Non
     result = judged(demo.stdout)
     assert result["broadcasts_created"] >= 20
     assert result["fully_filled"] > 0
-    assert result["expired"] > 0
+    assert result["expired"] + result["cancelled"] > 0
     assert result["accepts_won"] > 0
     assert result["accepts_lost"] > 0
     assert result["offers_delivered"] > result["accepts_won"]
