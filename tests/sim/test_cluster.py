@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -145,6 +146,30 @@ async def test_a_node_cut_off_from_the_others_serves_until_it_is_given_up_and_no
     await asyncio.sleep(1)
     assert first.dispatch.membership.held
     assert await outcome(world.accept(broadcast_id, "t1", node=first)) == "REQUEST_ALREADY_TAKEN"
+
+
+async def test_what_a_node_wrote_that_was_cut_off_is_read_by_all_once_it_can_write_nothing_more(world: World) -> None:
+    """It tells nobody, and goes on with what one has not claimed yet when another one has claimed its share."""
+    first, second, third = world.nodes
+    await world.transporters(20)
+    ids = [await create_on(world, first, f"c{n}") for n in range(20)]
+    claim = second.dispatch._failover._claim
+
+    async def claim_late(**how: Any) -> None:
+        await asyncio.sleep(1)
+        await claim(**how)
+
+    first.cluster.cut = True
+    with patch.object(second.dispatch._failover, "_claim", claim_late):
+        while third.incarnation not in [await owner(world, one) for one in ids]:
+            await asyncio.sleep(0.01)
+        [still, *_] = [one for one in ids if await owner(world, one) == first.incarnation]
+        assert await outcome(world.accept(still, "t0", node=first)) == "ok"
+        written_s = world.clock.monotonic_s()
+        await asyncio.sleep(FAILOVER_S)
+    assert third.missed_at_s[-1] > written_s
+    assert third.missed_at_s[-1] < written_s + 2
+    assert third.metric("nodes_lost_total") == 1
 
 
 async def test_without_the_store_of_hints_owners_go_on_and_nobody_is_given_up(world: World) -> None:

@@ -108,6 +108,8 @@ class Node:
     publisher: RecordingPublisher
     metrics: Metrics
     running: bool = True
+    missed_at_s: list[float] = field(default_factory=list)
+    """When its views were to be read again."""
     given_up: int = 0
     """How often its clients were sent elsewhere because it was given up and cut off."""
 
@@ -207,13 +209,19 @@ class World:
             self.store = MemoryStore()  # it was the process's own
         cluster = FlakyCluster(self.store, self.clock)
         presence = self.presence or FlakyPresence(self.clock)
+        missed_at_s: list[float] = []
         dispatch, publisher, metrics = self.wire(
-            self.journal, cluster, presence, idle_s=idle_s, on_given_up=lambda: node.dismiss()
+            self.journal,
+            cluster,
+            presence,
+            idle_s=idle_s,
+            on_given_up=lambda: node.dismiss(),
+            on_missed=lambda: missed_at_s.append(self.clock.monotonic_s()),
         )
         for transporter_id, (vehicle, position) in self.positions.items():
             await presence.go_online(ACME, transporter_id)
             presence.report(ACME, vehicle, position)
-        node = Node(dispatch, cluster, presence, publisher, metrics)
+        node = Node(dispatch, cluster, presence, publisher, metrics, missed_at_s=missed_at_s)
         self.nodes.append(node)
         await dispatch.start()
         return node
@@ -226,6 +234,7 @@ class World:
         *,
         idle_s: float,
         on_given_up: Callable[[], None],
+        on_missed: Callable[[], None] = lambda: None,
     ) -> tuple[Dispatch, RecordingPublisher, Metrics]:
         """The actors of one node, not started yet, over what it has of the stores."""
         metrics = Metrics()
@@ -238,7 +247,7 @@ class World:
             clock=self.clock,
             metrics=metrics.actors,
             tenants=Tenants(journal, create_on_sight=False),
-            on_missed=lambda: None,
+            on_missed=on_missed,
             on_given_up=on_given_up,
             idle_s=idle_s,
         )

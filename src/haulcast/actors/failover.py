@@ -10,7 +10,9 @@
    soonest first. The claim is the fence: whoever was thought dead and is not cannot write any more.
 4. A slow sweep claims what all of this has missed, and what is overdue although its owner seems to live. A claim that
    failed may have landed all the same: then what the journal says is this node's, and has no actor, is claimed again.
-5. Clients of this node may have missed what the dead had no time to say: `on_death` has every view read again.
+5. Clients of this node may have missed what the dead had no time to say, or could not say: one that is only cut off
+   goes on until it learns that it was given up, or its broadcasts are claimed. So when all of these are others', and
+   nothing more can be added to them, `on_death` has every view read again.
 6. What is to be done for a dead node is remembered until all of it is done; a store that fails meanwhile delays it.
 7. A node that is not sure of its own lease does nothing of this.
 """
@@ -35,6 +37,8 @@ LOOK_EVERY_S = 0.2
 SWEEP_EVERY_S = 5.0
 OVERDUE_MS = 10_000
 CLAIMED_AT_ONCE = 200
+SETTLED_WITHIN_S = 5.0
+"""How long is waited at most until all that a dead node owned is others'."""
 _TIP_EVERY_S = 1.0
 
 log = structlog.get_logger()
@@ -67,6 +71,7 @@ class Failover:
         self._missing_since_s: dict[int, float] = {}  # peers that are not members any more
         self._leaving: set[int] = set()  # those that said so
         self._bequests: dict[int, bool] = {}  # given up, and not inherited from yet; whether by death
+        self._settled_by_s: dict[int, float] = {}  # when those count as inherited from in any case
         self._condemn_not_before_s = -inf
 
     async def recover(self) -> None:
@@ -115,7 +120,7 @@ class Failover:
         if self._membership.peers != before:
             self._placement.peers_changed()
         if self._bequests:
-            await self._inherit()
+            await self._inherit(now_s)
         if self._membership.claims_unsure:
             await self._find_own()
 
@@ -127,7 +132,7 @@ class Failover:
             replace(member, alive=True) for member in (*members, *vanished) if member.incarnation not in self._bequests
         )
 
-    async def _inherit(self) -> None:
+    async def _inherit(self, now_s: float) -> None:
         """Do for those that were given up what is to be done."""
         lost = dict(self._bequests)
         for one in lost:
@@ -136,12 +141,18 @@ class Failover:
         if not self._membership.held:
             return
         self._leaving.difference_update(lost)
-        for one in lost:
-            del self._bequests[one]
-        if dead := sorted(one for one, died in lost.items() if died):
+        settled = [one for one in lost if await self._is_settled(one, now_s)]
+        for one in settled:
+            del self._bequests[one], self._settled_by_s[one]
+        if dead := sorted(one for one in settled if lost[one]):
             log.warning("nodes_lost", incarnations=dead, alive=sorted(self._membership.alive))
             self._metrics.nodes_lost.inc(len(dead))
             self._on_death()
+
+    async def _is_settled(self, incarnation: int, now_s: float) -> bool:
+        """Whether all that it owned is others', who claim their shares as this node does."""
+        by_s = self._settled_by_s.setdefault(incarnation, now_s + SETTLED_WITHIN_S)
+        return now_s >= by_s or not await self._journal.list_owned(incarnation)
 
     def _suspects(self, members: Collection[Member], before: Collection[int], now_s: float) -> list[int]:
         """Those without a lease, and those that were there and are not members any more."""

@@ -7,7 +7,7 @@ one id, answers that are on record, deadlines, and what is left in Redis.
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import asyncpg
@@ -43,11 +43,13 @@ async def judge(crowd: Crowd, outage_s: float = 0.0) -> None:
     evidence += _unkept(crowd, kept, replies)
     evidence += _late(kept, (FAILOVER_BOUND_S + outage_s) * 1000)
     assert not evidence, "\n".join(evidence)
+    running = [node for node in crowd.nodes.all if node.running]
+    living = set(await asyncio.gather(*(asyncio.to_thread(node.incarnation) for node in running)))
     with Redis.from_url(crowd.nodes.redis.url) as redis:
         try:
-            await eventually(lambda: not _foreign(redis), "Redis holds nothing of what is over")
+            await eventually(lambda: not _foreign(redis, living), "Redis holds nothing of what is over")
         except AssertionError as error:
-            raise AssertionError(f"{error}: {_foreign(redis)}") from None
+            raise AssertionError(f"{error}: {_foreign(redis, living)}") from None
 
 
 async def _ask_again(user: User) -> None:
@@ -101,15 +103,21 @@ def _late(kept: Kept, bound_ms: float) -> Iterator[str]:
             yield f"{row['broadcast_id']} was due at {row['expires_at_ms']} and ended at {row['ended_at_ms']}"
 
 
-def _foreign(redis: "Redis") -> list[str]:
-    """Keys that nobody knows, that stay for ever, or that tell of a broadcast, though none is live."""
+def _foreign(redis: "Redis", living: Set[int]) -> list[str]:
+    """Keys that nobody knows, that stay for ever, or that tell of a broadcast, though none is live. What a node had to
+    say that was killed before it could take it back goes by its own time to live."""
     return [
         name
         for name in (key.decode() for key in redis.scan_iter(count=1_000))
         if not any(key.matches(name) for key in KEYS)
-        or OWNER.matches(name)
+        or (OWNER.matches(name) and _owner(redis, name) in living)
         or redis.pttl(name) == -1  # -2: it has just gone
     ]
+
+
+def _owner(redis: "Redis", name: str) -> int | None:
+    value = redis.get(name)
+    return int(value.split()[1]) if isinstance(value, bytes) else None
 
 
 async def _replies(crowd: Crowd) -> dict[tuple[str, str], Any]:
