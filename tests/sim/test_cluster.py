@@ -13,7 +13,7 @@ from haulcast.actors.membership import LEASE_TTL_S, RENEW_EVERY_S
 from haulcast.domain.broadcast import Broadcast
 from haulcast.domain.ids import BroadcastId
 from haulcast.domain.replies import Done
-from haulcast.ports import Claim, Fenced, Ownership
+from haulcast.ports import Claim, Fenced, Kind, Ownership
 from tests.sim.world import ACME, Node, World, data, outcome, outcomes
 
 FAILOVER_S = LEASE_TTL_S + RENEW_EVERY_S + 2 * LOOK_EVERY_S
@@ -170,6 +170,26 @@ async def test_what_a_node_wrote_that_was_cut_off_is_read_by_all_once_it_can_wri
     assert third.missed_at_s[-1] > written_s
     assert third.missed_at_s[-1] < written_s + 2
     assert third.metric("nodes_lost_total") == 1
+
+
+async def test_what_a_dead_node_said_and_was_held_up_on_the_way_counts_no_more(world: World) -> None:
+    """Views have been read since, and show what came after it."""
+    first, second, _ = world.nodes
+    sender, receiver = (node.dispatch.membership._bus for node in (first, second))
+    heard: list[bytes] = []
+    receiver.handle(Kind.NEWS, lambda _sender, payload: heard.append(payload))
+    held_up: list[bytes] = []
+    with patch.object(first.cluster, "post", lambda _to, datagram: held_up.append(datagram)):
+        sender.send(second.incarnation, Kind.NEWS, b"an offer")
+        await asyncio.sleep(0.01)
+    await first.crash()
+    await asyncio.sleep(FAILOVER_S)
+    missed = len(second.missed_at_s)
+    for datagram in held_up:
+        receiver._receive(datagram)
+    assert held_up
+    assert heard == []
+    assert len(second.missed_at_s) == missed
 
 
 async def test_without_the_store_of_hints_owners_go_on_and_nobody_is_given_up(world: World) -> None:

@@ -315,6 +315,20 @@ async def test_versions_of_a_feed_go_on_from_node_to_node(world: Hubs) -> None:
     await check(world, phone)
 
 
+@pytest.mark.parametrize("half_ms", range(20))
+async def test_what_is_missed_while_somebody_comes_is_read_for_them_too(world: Hubs, half_ms: int) -> None:
+    owner = await searching(world)
+    phone = Phone(world, Role.TRANSPORTER, "t0")
+    coming = asyncio.create_task(phone.connect(1))
+    await asyncio.sleep(half_ms / 2000)
+    world.links[0].cut = True
+    await owner.do(Cancel(CustomerId("c1")))
+    world.hubs[1].refresh()
+    await coming
+    await world.settle()
+    await check(world, phone)
+
+
 async def test_who_is_there_already_is_led_to_the_new_epoch_and_finds_no_gap(world: Hubs) -> None:
     first = await connected(world, Role.TRANSPORTER, "t0", 0)
     second = await connected(world, Role.TRANSPORTER, "t0", 0)

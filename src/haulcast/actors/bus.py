@@ -6,7 +6,9 @@
    A number that is skipped means that something was missed, and one that was seen means a repetition.
 3. Nobody sends anything again: whoever waits for an answer asks again, and who has missed news reads the journal.
 4. `tip` sends an empty message every now and then, so that the loss of the last one is noticed too.
-5. What is said before a node is met is not said to it. So whoever meets it leaves out a number and sends a tip, and
+5. Nothing that a node says counts any more once it has been `silence`d: a datagram that was held up on the way must not
+   undo what was read since.
+6. What is said before a node is met is not said to it. So whoever meets it leaves out a number and sends a tip, and
    the node finds that it has missed something. It met the others before it had clients, and leaves out none.
 """
 
@@ -22,6 +24,9 @@ from haulcast.ports import Cluster, Kind
 
 FORMAT = 1
 _MAX_DATAGRAM_BYTES = 1 << 20
+
+_NEVER = 2**63
+"""No datagram has so high a number."""
 
 log = structlog.get_logger()
 
@@ -91,6 +96,11 @@ class NodeBus:
         if peers != self.peers:
             self.peers = peers
             self._on_peers()
+
+    def silence(self, peer: int) -> None:
+        """Take no notice of a node from now on, also of what it has said already and is still on its way. Incarnations
+        never come again."""
+        self._last_seen[peer] = _NEVER
 
     def send(self, to: int, kind: Kind, payload: bytes) -> None:
         """See `Bus`."""

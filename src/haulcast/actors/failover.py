@@ -12,7 +12,8 @@
    failed may have landed all the same: then what the journal says is this node's, and has no actor, is claimed again.
 5. Clients of this node may have missed what the dead had no time to say, or could not say: one that is only cut off
    goes on until it learns that it was given up, or its broadcasts are claimed. So when all of these are others', and
-   nothing more can be added to them, `on_death` has every view read again.
+   nothing more can be added to them, `on_death` has every view read again, and of what they said before and is still on
+   its way no notice is taken any more.
 6. What is to be done for a dead node is remembered until all of it is done; a store that fails meanwhile delays it.
 7. A node that is not sure of its own lease does nothing of this.
 """
@@ -147,6 +148,8 @@ class Failover:
         if dead := sorted(one for one in settled if lost[one]):
             log.warning("nodes_lost", incarnations=dead, alive=sorted(self._membership.alive))
             self._metrics.nodes_lost.inc(len(dead))
+            for one in dead:
+                self._bus.silence(one)
             self._on_death()
 
     async def _is_settled(self, incarnation: int, now_s: float) -> bool:

@@ -329,6 +329,9 @@ class Hub:
         if topic is not None and is_fleet(name):
             self._fleets.suspect([key])
             return
+        if topic is not None and topic.subscribers and not topic.shown:
+            async with self._reading:  # whoever comes just now may have read what is in doubt
+                pass
         if topic is None or not topic.shown:
             self._subscriptions.forget(key)
             return

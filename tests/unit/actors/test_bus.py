@@ -78,6 +78,20 @@ async def test_whoever_was_gone_for_a_while_finds_that_something_was_missed() ->
     assert (second.heard, second.missed) == ([], 2)
 
 
+async def test_of_a_node_that_is_silenced_no_notice_is_taken_however_late_its_words_come() -> None:
+    first, second = await pair()
+    first.bus.meet(frozenset({2}))
+    first.bus.broadcast(Kind.NEWS, b"in time")
+    await delivered()
+    missed = second.missed
+    first.bus.broadcast(Kind.NEWS, b"held up")
+    second.bus.silence(1)
+    await delivered()
+    first.bus.tip()
+    await delivered()
+    assert (second.heard, second.missed) == ([(1, b"in time")], missed)
+
+
 async def test_what_cannot_be_read_is_passed_over_and_what_comes_with_it_is_not() -> None:
     first, second = await pair()
     second.bus.handle(Kind.FLEET, lambda _sender, payload: msgspec.msgpack.decode(payload))
