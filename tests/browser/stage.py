@@ -188,8 +188,8 @@ class Stage:
         return _json({**view, "timeline": timeline})
 
     async def _get_nodes(self, request: web.Request) -> web.Response:
-        node = {"node": 1, "active_broadcasts": len(self.board["broadcasts"]), "connections": len(self._sockets)}
-        health = {"lease_age_ms": 100, "loop_lag_ms": 0.3, "draining": False, "reported_at": now_ms()}
+        node = {"node": 1, "answered": True, "active_broadcasts": len(self.board["broadcasts"])}
+        health = {"lease_age_ms": 100, "lease_ttl_ms": 1500, "loop_lag_ms": 0.3, "draining": False}
         return _json({"server_time": now_ms(), "nodes": [{**node, **health}]})
 
     async def _hang_up(self, app: web.Application) -> None:

@@ -58,7 +58,7 @@ async def test_a_broadcast_moves_over_the_board_as_it_happens(network: Network, 
     await expect(card).to_contain_text("MG Road")
     await offered(broadcast_id, first, second)
     await expect(card).to_contain_text("wave 1")
-    await expect(card).to_contain_text("2")
+    await expect(card).to_contain_text("2 told")
 
     await first.do("offer.accept", accept_of("t1", broadcast_id))
     card = console.card_in("partially_filled", broadcast_id)

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-_TEMPLATE = re.compile(r"(?P<origin>https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?)/[!#-~]*", re.IGNORECASE)
-"""An origin without anything that could mean something else in a header, and a path of printable ASCII."""
+_TEMPLATE = re.compile(r"(?P<origin>https?://[a-z0-9.-]+(?::[0-9]{1,5})?)/[!#-~]*", re.IGNORECASE)
+"""An origin without anything that could mean something else in a header, and a path of printable ASCII. Not of an IPv6
+address: a content security policy cannot name one."""
 _PLACEHOLDERS = ("{z}", "{x}", "{y}")
 
 

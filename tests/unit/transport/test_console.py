@@ -139,6 +139,7 @@ async def test_a_tile_server_is_all_that_images_may_come_from_besides() -> None:
         ("https://tiles.example.com; script-src */{z}/{x}/{y}", "http"),
         ("https://tiles.example.com/{z}/{x}/{y}\r\nSet-Cookie: a", "printable"),
         ("https://{s}.example.com/{z}/{x}/{y}", "http"),
+        ("https://[::1]:8080/{z}/{x}/{y}", "http"),
         ("https://tiles.example.com/{z}/{x}", r"\{y\}"),
         ("https://tiles.example.com/", r"\{z\}, \{x\}, \{y\}"),
     ],

@@ -40,7 +40,7 @@ export class Api {
     });
     if (response.status === 304) return { status: 304, data: null, tag };
     const data = await response.json();
-    if (response.status === 401) throw new Refused('The token has expired or is not valid any more.');
+    if (response.status === 401) throw new Refused('The server does not accept this token: it has expired, or is not valid here.');
     if (response.status === 403 && data?.error?.code === 'TENANT_NOT_FOUND') {
       throw new Refused('The tenant that the token names does not exist at this server.');
     }

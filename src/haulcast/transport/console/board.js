@@ -70,8 +70,7 @@ export class Board {
     let offers = 0;
     for (const [id, view] of this.broadcasts) {
       this.changed.add(id);
-      const old = before.get(id);
-      if (old) offers += Math.max(0, view.notified - old.notified);
+      offers += Math.max(0, view.notified - (before.get(id)?.notified ?? 0));
     }
     if (this.known && offers) this.onOffers(offers);
     this.version = version;

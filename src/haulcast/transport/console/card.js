@@ -83,6 +83,11 @@ export class Card {
     if (this.#fill.style.transform !== scale) this.#fill.style.transform = scale;
   }
 
+  /** @param {boolean} stops whether Tab stops here */
+  stop(stops) {
+    setAttribute(this.button, 'tabindex', stops ? 0 : -1);
+  }
+
   /** @param {boolean} selected */
   select(selected) {
     setAttribute(this.button, 'aria-current', selected && 'true');

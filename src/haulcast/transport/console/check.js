@@ -177,20 +177,19 @@ export const detail = struct({ ...VIEW, timeline: listOf(entry) });
 /** The answer of `GET /v1/topics/board:{tenant}`. */
 export const polled = struct({ topic: text, server_time: whole, data: board });
 
+const node = struct({ node: whole, answered: flag });
+const nodeThatAnswered = struct({
+  active_broadcasts: count,
+  lease_age_ms: count,
+  lease_ttl_ms: count,
+  loop_lag_ms: number,
+  draining: flag,
+});
+
 /** The answer of `GET /v1/nodes`. */
 export const nodes = struct({
   server_time: whole,
-  nodes: listOf(
-    struct({
-      node: whole,
-      answered: flag,
-      active_broadcasts: optional(count),
-      lease_age_ms: optional(count),
-      lease_ttl_ms: optional(count),
-      loop_lag_ms: optional(number),
-      draining: optional(flag),
-    }),
-  ),
+  nodes: listOf((value, at) => node(value, at) ?? (/** @type {any} */ (value).answered ? nodeThatAnswered(value, at) : null)),
 });
 
 /** `config.json` of this page. */

@@ -16,7 +16,7 @@ const SPREAD_MS = 300;
 
 /** @type {Record<number, Rule>} */
 const FINAL = {
-  4001: { then: 'sign_in', why: 'The token has expired or is not valid.' },
+  4001: { then: 'sign_in', why: 'The server does not accept this token: it has expired, or is not valid here.' },
   4003: {
     then: 'sign_in',
     why: 'The server does not take this page’s origin, or the tenant of the token does not exist.',

@@ -5,6 +5,8 @@
  *    broadcast has changed are looked at, and only columns that have such are sorted again.
  * 2. Live broadcasts are sorted by when they expire, the most urgent first; others by when they ended, the latest first.
  * 3. A column has at most `shown` cards in the page, whatever there are. Who wants more presses the button.
+ * 4. Tab stops at one card of each column, the first or where the arrow keys were last; else the way to what comes after
+ *    the board would lead over all of them.
  *
  * @typedef {import('./check.js').View} View
  * @typedef {import('./format.js').Column} Column
@@ -29,6 +31,13 @@ class ColumnView {
   dirty = true;
   shown = PAGE;
   /** @type {Entry[]} */ visible = [];
+  /** Whose card Tab stops at. @type {Entry | null} */ stop = null;
+
+  /** @param {Entry | null} entry */
+  stopAt(entry) {
+    this.stop = entry;
+    for (const each of this.visible) each.card?.stop(each === entry);
+  }
 
   /** @param {Column} state @param {string} name @param {string} nothing */
   constructor(state, name, nothing) {
@@ -154,6 +163,7 @@ export class Columns {
       entry.card.select(entry.view.broadcast_id === this.#selected);
     }
     column.visible = visible;
+    column.stopAt(column.stop && kept.has(column.stop) ? column.stop : visible[0] ?? null);
     arrange(column.list, visible.map((entry) => /** @type {Card} */ (entry.card).item));
     const total = column.entries.size;
     setText(column.count, this.#wanted.length ? `${found.length} of ${total}` : total.toLocaleString('en'));
@@ -184,10 +194,12 @@ export class Columns {
     } else if (event.key in sides) {
       const sections = [...this.#columns.values()].filter((column) => column.visible.length);
       const at = sections.findIndex((column) => column.section.contains(card));
-      next = sections[at + sides[/** @type {'ArrowLeft'} */ (event.key)]]?.list.querySelector('.card');
+      next = sections[at + sides[/** @type {'ArrowLeft'} */ (event.key)]]?.stop?.card?.button;
     }
     if (!next) return;
     event.preventDefault();
+    const entry = this.#entries.get(next.getAttribute('data-broadcast'));
+    if (entry) this.#columns.get(entry.column)?.stopAt(entry);
     next.focus();
   }
 }

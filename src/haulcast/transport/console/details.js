@@ -13,7 +13,6 @@ import { byId, el, setAttribute, setHidden, setText } from './dom.js';
 import { END_REASON, STATUS, TRIP, coordinates, counted, distance, metresBetween, trucksByType, words } from './format.js';
 import { Timeline } from './timeline.js';
 
-const VEHICLES_SHOWN = 60;
 const NUMERIC = new Set(['At', 'Distance', 'ETA']);
 
 /** @param {string} name @param {...(Node | string | null)} value */
@@ -63,7 +62,11 @@ export class Details {
   render(inquiry, held, clock) {
     setHidden(this.#empty, inquiry.id !== null);
     setHidden(this.#body, inquiry.id === null);
-    if (this.#host.getAttribute('data-broadcast') !== inquiry.id) this.#host.scrollTop = 0;
+    if (this.#host.getAttribute('data-broadcast') !== inquiry.id) {
+      this.#host.scrollTop = 0;
+      this.#timeline.render([], clock); // its entries are told apart within one broadcast only
+      this.#entries = null;
+    }
     setAttribute(this.#host, 'data-broadcast', inquiry.id);
     if (inquiry.id === null) {
       this.#view = null;
@@ -113,7 +116,7 @@ export class Details {
       why ? fact('End', why) : fact('Expires', clockTime(clock.local(view.expires_at))),
       view.note ? fact('Note', view.note) : null,
     );
-    this.#facts.replaceChildren(facts, ...[this.#trips(view, clock), this.#vehicles(view)].filter((each) => each !== null));
+    this.#facts.replaceChildren(facts, ...[this.#trips(view, clock), this.#vehicles(view, clock)].filter((each) => each !== null));
   }
 
   /** @param {import('./check.js').Place} place */
@@ -138,13 +141,13 @@ export class Details {
     return part(`Won by (${trips.length})`, table(['Transporter', 'Vehicle', 'Driver', 'Trip', 'At'], rows));
   }
 
-  /** @param {View} view */
-  #vehicles(view) {
+  /** @param {View} view @param {import('./clock.js').Clock} clock */
+  #vehicles(view, clock) {
     const { route } = view;
     if (!route) return null;
     const won = new Set(Object.values(view.trips).map((trip) => trip.vehicle_id));
     const vehicles = Object.entries(route.vehicles).sort(([, one], [, other]) => (one.distance_m ?? Infinity) - (other.distance_m ?? Infinity));
-    const rows = vehicles.slice(0, VEHICLES_SHOWN).map(([id, vehicle]) =>
+    const rows = vehicles.map(([id, vehicle]) =>
       row(
         [
           vehicle.transporter_id,
@@ -158,10 +161,10 @@ export class Details {
     const failing = route.status === 'failing';
     const how = route.source === 'road' ? 'Distances by road.' : 'Distances as the crow flies.';
     const why = failing ? `Distances cannot be brought up to date: ${route.reason ? words(route.reason) : 'no reason given'}. ` : '';
-    const more = vehicles.length > VEHICLES_SHOWN ? ` The nearest ${VEHICLES_SHOWN} of ${vehicles.length}.` : '';
+    const asOf = failing && route.updated_at !== null ? ` As of ${clockTime(clock.local(route.updated_at))}.` : '';
     return part(
-      `Offered to (${vehicles.length})`,
-      el('p', { class: failing ? 'note warning' : 'note', 'data-route': route.status }, `${failing ? '▲ ' : ''}${why}${how}${more}`),
+      `Nearest vehicles (${vehicles.length})`,
+      el('p', { class: failing ? 'note warning' : 'note', 'data-route': route.status }, `${failing ? '▲ ' : ''}${why}${how}${asOf}`),
       vehicles.length ? table(['Transporter', 'Vehicle', 'Distance', 'ETA'], rows) : null,
     );
   }

@@ -103,6 +103,8 @@ export class FiguresView {
    */
   render(columns, figures) {
     for (const state of STATES) setText(byId(`total-${state}`).querySelector('strong'), columns.size(state).toLocaleString('en'));
+    const live = columns.size('searching') + columns.size('partially_filled');
+    setText(/** @type {Chart} */ (this.#charts.get('live')).value, whole(live)); // as the totals beside it
     const now = performance.now();
     if (now - this.#drawnAt < EVERY_MS) return;
     this.#drawnAt = now;

@@ -4,7 +4,7 @@
  *
  * Until the answer is there nothing is shown of a timeline; the board's view of the broadcast is always the one that counts.
  *
- * @typedef {{seq: number, at: number, event: string, wave?: number, notified?: number, radius_m?: number,
+ * @typedef {{seq: number, at: number, event: string, wave?: number, notified?: number, radius_m?: number | null,
  *   left_out?: {transporter_id: string, vehicle_id?: string, vehicle_type?: string, distance_m?: number, reason: string}[],
  *   reason?: string, status?: string, trip_id?: string, transporter_id?: string, vehicle_id?: string,
  *   vehicle_type?: string, driver_id?: string}} TimelineEntry
@@ -79,7 +79,10 @@ export class Inquiry {
       }
     } catch (error) {
       if (turn !== this.#turn) return;
-      if (error instanceof Refused) this.listener.refused(error.message);
+      if (error instanceof Refused) {
+        this.listener.refused(error.message);
+        return;
+      }
       problem = 'The timeline cannot be reached.';
     }
     this.problem = problem;

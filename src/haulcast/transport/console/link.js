@@ -32,7 +32,7 @@ const RESYNC_LONGEST_MS = 30_000;
 export class Link {
   /** @type {State} */ state = 'connecting';
   /** Why no socket is tried any more; empty if they are. */ why = '';
-  /** When the server was last heard of, by this machine's clock; 0: never. */ heardAt = 0;
+  /** When what is shown was last known to be so, by this machine's clock; 0: never. */ trueAt = 0;
   /** @type {Counts} */ counts = { frames: 0, dropped: 0, resyncs: 0, connects: 0, lastBad: '' };
   #session; #board; #clock; #api; #listener; #topic; #polling;
   /** @type {Socket | null} */ #socket = null;
@@ -45,6 +45,7 @@ export class Link {
   #resyncAt = 0;
   #over = false;
   #tickAt = Date.now();
+  #hiddenAt = 0;
   /** @type {Record<string, ReturnType<typeof setTimeout> | undefined>} */ #timers = {};
   #stop = new AbortController();
 
@@ -64,7 +65,7 @@ export class Link {
 
   start() {
     const { signal } = this.#stop;
-    document.addEventListener('visibilitychange', () => document.hidden || this.wake(), { signal });
+    document.addEventListener('visibilitychange', () => this.#onVisibility(), { signal });
     addEventListener('online', () => this.wake(), { signal });
     addEventListener('offline', () => this.#socket?.probe(AWAKE_WITHIN_MS), { signal });
     addEventListener('pageshow', (event) => event.persisted && this.wake(), { signal });
@@ -80,6 +81,13 @@ export class Link {
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
     this.#polling.stop();
     this.#socket?.drop();
+  }
+
+  /** Who looked elsewhere for a moment has missed nothing. */
+  #onVisibility() {
+    if (document.hidden) this.#hiddenAt = Date.now();
+    else if (Date.now() - this.#hiddenAt > ASLEEP_MS) this.wake();
+    else this.#socket?.probe(AWAKE_WITHIN_MS);
   }
 
   /** Take nothing for granted: somebody may have slept. */
@@ -118,7 +126,7 @@ export class Link {
       greeted: (greeting) => this.#onGreeting(greeting),
       frame: (frame) => this.#onFrame(frame),
       bad: (why) => this.#onBad(why),
-      heard: () => this.#onHeard(),
+      heard: () => this.#synced && this.#onTrue(),
       closed: (code, reason, greeted) => this.#onClosed(code, reason, greeted),
     });
   }
@@ -131,8 +139,9 @@ export class Link {
     }
     this.#clock.set(greeting.server_time);
     this.#greetedAt = performance.now();
-    if (greeting.resumed.includes(this.#topic) && this.#board.version) this.#onSynced();
-    else if (!greeting.topics.includes(this.#topic)) this.#subscribe();
+    const resumed = greeting.resumed.includes(this.#topic);
+    if (resumed && this.#board.version) this.#onSynced();
+    else if (resumed || !greeting.topics.includes(this.#topic)) this.#subscribe(); // resumed: a poll came in between
     else this.#expectSnapshot();
     this.#tell();
   }
@@ -162,8 +171,8 @@ export class Link {
     }
   }
 
-  #onHeard() {
-    this.heardAt = Date.now();
+  #onTrue() {
+    this.trueAt = Date.now();
   }
 
   /** @param {string} why */
@@ -177,6 +186,7 @@ export class Link {
   #onSynced() {
     clearTimeout(this.#timers.synced);
     this.#synced = true;
+    this.#onTrue();
     this.#polling.stop();
     this.#tell();
   }
@@ -246,10 +256,10 @@ export class Link {
         this.counts.frames += 1;
         this.#clock.set(shown.server_time);
         this.#board.takeSnapshot(shown.data.broadcasts, null);
-        this.#onHeard();
+        this.#onTrue();
         this.#listener.changed();
       },
-      heard: () => this.#onHeard(),
+      heard: () => this.#onTrue(),
       bad: (why) => {
         this.counts.dropped += 1;
         this.counts.lastBad = why;

@@ -133,7 +133,10 @@ class App {
     if (this.#selected !== null && changed.has(this.#selected)) this.inquiry.again();
     this.columns.take(changed, broadcasts);
     this.columns.render(now, this.#board.known);
-    this.figures.render(this.columns, () => this.#stats.figures(broadcasts.values(), now));
+    // What is not known yet is not zero, and in what is stale nothing happens.
+    if (this.#board.known && this.link.state !== 'stale') {
+      this.figures.render(this.columns, () => this.#stats.figures(broadcasts.values(), now));
+    }
     const held = broadcasts.get(this.#selected ?? '');
     this.details.render(this.inquiry, held, this.#clock);
     const due = performance.now() - this.#mapDrawnAt >= MAP_EVERY_MS;
@@ -150,7 +153,7 @@ class App {
   #renderState() {
     const { link } = this;
     const host = byId('connection');
-    const since = link.heardAt ? `Stale since ${clockTime(link.heardAt)}` : 'The server cannot be reached';
+    const since = link.trueAt ? `Stale since ${clockTime(link.trueAt)}` : 'The server cannot be reached';
     const words = { live: 'Live', polling: 'Polling every 5 s', connecting: 'Connecting …', stale: since };
     setAttribute(host, 'data-connection', link.state);
     setText(byId('connection-text'), words[link.state]);
@@ -216,6 +219,7 @@ let app = null;
 /** @param {string} why nothing: nobody has signed in yet */
 function askForToken(why) {
   session.forget();
+  app?.stop();
   setHidden(byId('app'), true);
   setHidden(byId('sign-in'), false);
   setText(byId('sign-in-why'), why);
@@ -244,7 +248,7 @@ function enter(who) {
 function enterWith(pasted) {
   const who = session.read(pasted);
   if (who) enter(who);
-  else askForToken('That is not a token: it has three parts, with dots between them.');
+  else askForToken('That is not a token. One has three long parts with dots between them, and begins with “eyJ”.');
 }
 
 byId('sign-in-form').addEventListener('submit', (/** @type {Event} */ event) => {

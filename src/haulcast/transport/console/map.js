@@ -18,8 +18,8 @@ import { median } from './stats.js';
 import { isDark } from './theme.js';
 import { Tiles } from './tiles.js';
 
-/** Radii of waves, as tenants have them by default; a timeline that tells others is believed. */
-const RADII_M = [10_000, 25_000, 50_000, 75_000];
+/** So much around a pickup is seen at least, unless its first wave reached less. */
+const NEAR_M = 10_000;
 const MARGIN_PX = 36;
 const REACH_PX = 16;
 const STEP_PX = 60;
@@ -111,11 +111,13 @@ export class MapView {
 
   /** @param {Map<string, View>} views @param {View | null} selected @param {number[]} radii @param {number} width @param {number} height */
   #fit(views, selected, radii, width, height) {
-    const to = selected ? `${selected.broadcast_id} ${selected.wave} ${radii}` : views.size ? 'all' : '';
+    const live = selected ? [] : [...views.values()].filter((view) => view.ended_at === null);
+    const others = this.#fittedTo || (views.size ? 'ended' : ''); // it does not leap when the last live one has ended
+    const to = selected ? `${selected.broadcast_id} ${selected.wave} ${radii}` : live.length ? 'live' : others;
     if (to === this.#fittedTo) return;
     this.#fittedTo = to;
     if (selected) this.#camera.fit(pointsOf(selected, radii), width, height, MARGIN_PX);
-    else this.#camera.fit(middleOf(views), width, height, MARGIN_PX);
+    else this.#camera.fit(middleOf(live.length ? live : [...views.values()]), width, height, MARGIN_PX);
   }
 
   #showScale() {
@@ -230,13 +232,14 @@ export class MapView {
   }
 }
 
-/** The radius of each wave, as far as it is known. @param {import('./inquiry.js').TimelineEntry[] | null} timeline */
+/** The radius of each wave that was sent; Infinity: it reached everybody, or it is not known. @param {import('./inquiry.js').TimelineEntry[] | null} timeline */
 export function radiiOf(timeline) {
-  const radii = [...RADII_M];
+  /** @type {(number | undefined)[]} */
+  const radii = [];
   for (const { event, wave, radius_m: radius } of timeline ?? []) {
-    if (event === 'wave_sent' && wave && typeof radius === 'number' && radius > 0) radii[wave - 1] = radius;
+    if (event === 'wave_sent' && wave) radii[wave - 1] = radius ?? Infinity;
   }
-  return radii.filter((radius) => radius > 0);
+  return Array.from(radii, (radius) => radius ?? Infinity);
 }
 
 /** What should be seen of a broadcast: its way, its vehicles, and the radius of the wave, unless that is much more than
@@ -246,8 +249,9 @@ function pointsOf(view, radii) {
   const places = [...Object.values(view.route?.vehicles ?? {}), view.drop];
   const near = places.filter((place) => metresBetween(place, view.pickup) < FAR_M);
   const farthest = Math.max(0, ...near.map((place) => metresBetween(place, view.pickup)));
-  const current = radii[Math.min(Math.max(1, view.wave), radii.length) - 1];
-  const reach = shareOf(Math.min(current, Math.max(radii[0], 1.5 * farthest)), view.pickup.lat);
+  const current = radii[Math.min(Math.max(1, view.wave), radii.length) - 1] ?? NEAR_M;
+  const least = Math.min(radii[0] ?? NEAR_M, NEAR_M);
+  const reach = shareOf(Math.min(current, Math.max(least, 1.5 * farthest)), view.pickup.lat);
   return [
     { x: middle.x - reach, y: middle.y - reach },
     { x: middle.x + reach, y: middle.y + reach },
@@ -255,9 +259,9 @@ function pointsOf(view, radii) {
   ];
 }
 
-/** Where most broadcasts are: those far out would make everything else small. @param {Map<string, View>} views */
+/** Where most broadcasts are: those far out would make everything else small. @param {View[]} views */
 function middleOf(views) {
-  const points = [...views.values()].map((view) => project(view.pickup));
+  const points = views.map((view) => project(view.pickup));
   const x = median(points.map((point) => point.x)) ?? 0.5;
   const y = median(points.map((point) => point.y)) ?? 0.5;
   const away = (/** @type {import('./mercator.js').Point} */ point) => Math.hypot(point.x - x, point.y - y);

@@ -1,20 +1,24 @@
 /**
  * The nodes of the cluster, as they report themselves: asked for every 5 s while somebody looks.
  *
- * What is wrong with a node is said in words. One that does not answer has said nothing else.
+ * What is wrong with a node is said in words. One that does not answer has said nothing else. One that is not listed any
+ * more stays for ten minutes, as gone: whether that was meant, the viewer knows.
  *
  * @typedef {{node: number, answered: false}} Silent
  * @typedef {{node: number, answered: true, active_broadcasts: number, lease_age_ms: number, lease_ttl_ms: number,
  *   loop_lag_ms: number, draining: boolean}} Answer
+ * @typedef {{node: number, goneAt: number}} Gone  by this machine's clock
  * @typedef {Silent | Answer} NodeReport
  */
 
 import { Refused } from './api.js';
 import { nodes as checkNodes } from './check.js';
+import { clockTime } from './clock.js';
 import { arrange, byId, el, setAttribute, setText } from './dom.js';
 
 const EVERY_MS = 5_000;
 const LAGGING_MS = 100;
+const GONE_SHOWN_MS = 600_000;
 
 /** What is wrong with a node, worst first. @param {NodeReport} report */
 export function troubles(report) {
@@ -37,12 +41,19 @@ class NodeRow {
     this.item = el('li', { class: 'node', 'data-node': number }, this.#mark, el('b', {}, `Node ${number}`), this.#trouble, this.#facts);
   }
 
-  /** @param {NodeReport} report */
+  /** @param {NodeReport | Gone} report */
   update(report) {
     const facts = [];
+    if ('goneAt' in report) {
+      setText(this.#facts, '');
+      setText(this.#trouble, `gone since ${clockTime(report.goneAt)}`);
+      setText(this.#mark, '▲');
+      setAttribute(this.item, 'data-health', 'unhealthy');
+      return;
+    }
     if (report.answered) {
       facts.push(`${report.active_broadcasts.toLocaleString('en')} active`);
-      facts.push(`lease ${report.lease_age_ms} ms`, `lag ${report.loop_lag_ms.toFixed(1)} ms`);
+      facts.push(`lease ${report.lease_age_ms} ms old`, `lag ${report.loop_lag_ms.toFixed(1)} ms`);
     }
     const wrong = troubles(report);
     setText(this.#facts, facts.join(' · '));
@@ -55,6 +66,8 @@ class NodeRow {
 export class Nodes {
   /** @type {Map<number, NodeRow>} */ #rows = new Map();
   /** @type {NodeReport[]} */ #reports = [];
+  /** Who was in the last answer. @type {Set<number>} */ #listed = new Set();
+  /** @type {Map<number, Gone>} */ #gone = new Map();
   #note = 'Asking the nodes …';
   #list = byId('nodes-list');
   #noteHost = byId('nodes-note');
@@ -100,7 +113,20 @@ export class Nodes {
     if (wrong !== null) {
       this.listener.bad(wrong);
       this.#say([], 'The nodes’ answer could not be read.');
-    } else this.#say(data.nodes, data.nodes.length ? '' : 'No node reports.');
+      return;
+    }
+    this.#miss(data.nodes);
+    this.#say(data.nodes, data.nodes.length ? '' : 'No node reports.');
+  }
+
+  /** Take note of those that are not listed any more. @param {NodeReport[]} reports */
+  #miss(reports) {
+    const goneAt = Date.now();
+    for (const node of this.#listed) this.#gone.set(node, { node, goneAt }); // those that are still there go again below
+    this.#listed = new Set(reports.map((report) => report.node));
+    for (const gone of [...this.#gone.values()]) {
+      if (this.#listed.has(gone.node) || goneAt - gone.goneAt > GONE_SHOWN_MS) this.#gone.delete(gone.node);
+    }
   }
 
   /** @param {NodeReport[]} reports @param {string} note */
@@ -115,7 +141,7 @@ export class Nodes {
     if (!this.#dirty) return;
     this.#dirty = false;
     const rows = new Map();
-    for (const report of this.#reports) {
+    for (const report of [...this.#reports, ...(this.#reports.length ? this.#gone.values() : [])]) {
       const row = this.#rows.get(report.node) ?? new NodeRow(report.node);
       row.update(report);
       rows.set(report.node, row);

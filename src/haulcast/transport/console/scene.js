@@ -142,6 +142,7 @@ export class Scene {
     /** @type {Label[]} */
     const rings = [];
     radii.slice(0, Math.max(1, view.wave)).forEach((metres, index) => {
+      if (metres === Infinity) return;
       const current = index === Math.min(view.wave, radii.length) - 1;
       const radius = shareOf(metres, view.pickup.lat) * camera.scale;
       context.beginPath();

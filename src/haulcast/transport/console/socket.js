@@ -18,8 +18,8 @@
 import { frame as checkFrame, greeting as checkGreeting } from './check.js';
 
 const GREETED_WITHIN_MS = 8_000;
-const QUIET_MS = 20_000;
-const ANSWER_WITHIN_MS = 8_000;
+const QUIET_MS = 8_000;
+const ANSWER_WITHIN_MS = 4_000;
 const TICK_MS = 1_000;
 
 export class Socket {

@@ -10,7 +10,8 @@ import { clockTime } from './clock.js';
 import { arrange, el } from './dom.js';
 import { END_REASON, TRIP, counted, distance, shortId, words } from './format.js';
 
-const LEFT_OUT_SHOWN = 100;
+/** The server tells of so many at most, the nearest. */
+const LEFT_OUT_TOLD = 20;
 
 /** Which of the trucks asked for a trip is of: its id ends with that. @param {string} tripId */
 const truckOf = (tripId) => {
@@ -21,7 +22,8 @@ const truckOf = (tripId) => {
 /** What an entry says. @param {TimelineEntry} entry */
 function sayings(entry) {
   const told = entry.notified ? counted(entry.notified, 'transporter') : 'nobody';
-  const radius = typeof entry.radius_m === 'number' ? `within ${distance(entry.radius_m)}` : '';
+  const { radius_m: metres } = entry;
+  const radius = typeof metres === 'number' ? `within ${distance(metres)}` : metres === null ? 'at any distance' : '';
   switch (entry.event) {
     case 'created':
       return ['Created', ''];
@@ -53,7 +55,7 @@ function leftOut(entry) {
   const reasons = new Map();
   for (const { reason } of all) reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
   const why = [...reasons].map(([reason, count]) => `${count} ${words(reason)}`).join(', ');
-  const rows = all.slice(0, LEFT_OUT_SHOWN).map((one) =>
+  const rows = all.map((one) =>
     el(
       'tr',
       {},
@@ -64,13 +66,12 @@ function leftOut(entry) {
     ),
   );
   const head = el('tr', {}, ...['Transporter', 'Vehicle', 'Distance', 'Why'].map((name) => el('th', { scope: 'col', class: name === 'Distance' && 'num' }, name)));
-  const more = all.length > LEFT_OUT_SHOWN ? el('p', { class: 'note' }, `and ${all.length - LEFT_OUT_SHOWN} more`) : null;
+  const which = all.length < LEFT_OUT_TOLD ? `${all.length} left out` : `The nearest ${all.length} of those left out`;
   return el(
     'details',
     { class: 'left-out' },
-    el('summary', {}, `${all.length} left out: ${why}`),
+    el('summary', {}, `${which}: ${why}`),
     el('table', {}, el('thead', {}, head), el('tbody', {}, ...rows)),
-    more,
   );
 }
 
