@@ -434,6 +434,9 @@ async def test_synchronizing_drivers_notes_those_named_and_no_others_and_says_wh
     assert not await presence.sync_drivers(1, ACME, {D1, D2})
     assert await presence.sync_drivers(1, ACME, {D1})
     assert await presence.connected_drivers(ACME, [D1, D2, D3], [1, 2]) == {D1, D3}
+    assert await presence.sync_drivers(1, ACME, {D1, D2})
+    assert await presence.sync_drivers(1, ACME, {D1, D3})
+    assert await presence.connected_drivers(ACME, [D1, D2, D3], [1]) == {D1, D3}
     assert await presence.sync_drivers(1, ACME, {D1, D2, D3})
     assert await presence.connected_drivers(ACME, [D1, D2, D3], [1]) == {D1, D2, D3}
     assert await presence.sync_drivers(1, ACME, ())

@@ -433,6 +433,31 @@ async def test_a_lookup_does_not_go_far_for_those_left_out(redis_url: str) -> No
         await presence.close()
 
 
+async def test_a_lookup_finds_out_at_once_that_beyond_the_radius_there_is_nobody(redis_url: str) -> None:
+    """A city in which everybody has been offered the haul: what stands in it is not gone through again and again."""
+    presence = RedisPresence(await emptied(redis_url), SystemClock())
+    rng = Random(1)
+    try:
+        await presence.go_online(ACME, T1)
+        for number in range(3_000):
+            presence.report(ACME, vehicle(f"v{number}", T1), Point(rng.gauss(11, 0.05), rng.gauss(71, 0.05)))
+        await presence._writer.flush(60.0)
+        async with admin(redis_url) as redis:
+            for elsewhere in (None, Point(14.0, 71.0)):
+                for number in range(3_000 if elsewhere is not None else 0):
+                    presence.report(ACME, vehicle(f"w{number}", T1), Point(rng.gauss(14, 0.05), rng.gauss(71, 0.05)))
+                await presence._writer.flush(60.0)
+                await redis.config_resetstat()
+                nearby = await nearest(
+                    presence, Point(11.0, 71.0), radius_m=25_000.0, exclude=[T1], limit=10, left_out_limit=20
+                )
+                assert (nearby.candidates, nearby.left_out) == ((), ())
+                calls = (await redis.info("commandstats"))["cmdstat_geosearch"]["calls"]
+                assert calls <= 8
+    finally:
+        await presence.close()
+
+
 async def test_reports_are_written_together(redis_url: str) -> None:
     commands = Counter()
     presence = RedisPresence(await emptied(redis_url), SystemClock(), commands=commands)

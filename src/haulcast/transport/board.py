@@ -43,7 +43,7 @@ GRACE_S = 1.0
 ENDED_SHOWN_MS = 600_000
 MAX_SHOWN = 20_000
 """Broadcasts of a board. One takes about 3 kB, and 1 kB for each vehicle whose way to the pickup is shown."""
-PAGE = 250
+PAGE = 100
 """Broadcasts that are read at once."""
 _RETRY_S = 1.0
 _ENTRIES = "broadcasts"

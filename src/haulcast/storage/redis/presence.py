@@ -17,8 +17,8 @@
    node sweeps the tenants that it has had to do with. Keys that nobody sweeps any more end by their own time to live.
 7. Redis may lose all of it. Phones report every few seconds, transporters go online again as they do after any loss of
    connection, and trips come back with the next `sync_engaged`.
-8. Who is connected to a node stands in a set of that node's. That it lacks somebody shows in how many it has: nearly
-   always a synchronization sends no more than their number.
+8. Who is connected to a node stands in a set of that node's. A synchronization asks for each whether it is in it, and
+   writes only if one is not, or there are others.
 """
 
 import asyncio
@@ -202,10 +202,11 @@ class RedisPresence:
         await self._client.run(_NOTE_DRIVERS([DRIVERS(tenant_id, node)], DRIVERS.ttl_ms, len(came), *came, *went))
 
     async def sync_drivers(self, node: int, tenant_id: TenantId, drivers: Collection[DriverId]) -> bool:
-        """See `Presence`. Nobody is missed whose place another has taken by mistake."""
-        key = DRIVERS(tenant_id, node)
-        [noted, _] = await self._client.execute([("SCARD", key), ("PEXPIRE", key, DRIVERS.ttl_ms)])
-        if noted == len(drivers):
+        """See `Presence`. As many as these may be others: a Redis that is back may have what was noted a while ago."""
+        key, wanted = DRIVERS(tenant_id, node), list(drivers)
+        there = [("SMISMEMBER", key, *wanted)] if wanted else []
+        noted, _, *found = await self._client.execute([("SCARD", key), ("PEXPIRE", key, DRIVERS.ttl_ms), *there])
+        if noted == len(wanted) and all(map(all, found)):
             return False
         await self._client.run(_SYNC_DRIVERS([key], DRIVERS.ttl_ms, *drivers))
         return True
