@@ -7,7 +7,7 @@
 3. A driver or vehicle concerns the fleet that shows it and the one that has it now. Messages name the latter alone.
 4. The reads of one fleet come one after the other, each whole, so that no older one replaces a newer one. A read that
    fails is tried again, and what was shown stays.
-5. Who asks for the fleet while it is not known who is connected to other nodes gets it as far as it is known.
+5. Who subscribes while it is not known who is connected to other nodes is shown what is known.
 """
 
 import asyncio

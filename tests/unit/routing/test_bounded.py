@@ -62,6 +62,13 @@ async def test_only_what_is_not_known_is_asked_and_the_order_stays() -> None:
     assert source.asked == [[HERE], [FAR]]
 
 
+async def test_what_was_answered_long_ago_is_asked_again() -> None:
+    source = Source()
+    routes = BoundedRoutes(source, kept_s=0.0)
+    await routes.legs([HERE], PICKUP)
+    assert await routes.legs([HERE], PICKUP) == [Leg(2, 60)]
+
+
 async def test_another_destination_is_another_question() -> None:
     source = Source()
     routes = BoundedRoutes(source)
