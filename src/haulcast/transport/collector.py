@@ -37,6 +37,7 @@ from haulcast.domain.routes import (
     moved,
     route_view,
 )
+from haulcast.domain.snapshot import Fields
 from haulcast.errors import HaulcastError, RoutesUnavailable
 from haulcast.ports import MAX_ORIGINS, MAX_POSITIONS, Clock, Journal, Presence, RouteSource
 
@@ -83,6 +84,8 @@ class _Followed:
     """A live broadcast. `seen`: the number of offers of which `nearest` are some; None if they have to be read."""
 
     seen: int | None = None
+    fields: Fields | None = None
+    entry: _Entry | None = None  # what they say
     nearest: Sequence[Offered] = ()
     route: Route = UNKNOWN
 
@@ -161,12 +164,18 @@ class RouteCollector:
         live = self._board.live()
         for key in self._followed.keys() - set(live):
             del self._followed[key]
-        for start in range(0, len(live), AT_ONCE):
-            changed = await self._collect(live[start : start + AT_ONCE])
+        concerned = [key for key in live if self._has_vehicles(key)]
+        for start in range(0, len(concerned), AT_ONCE):
+            changed = await self._collect(concerned[start : start + AT_ONCE])
             await asyncio.sleep(GATHERED_S if changed else 0)
         if self._failing and not any(followed.route.fault for followed in self._followed.values()):
             self._failing = False
             log.info("routes_found_again", tenant=self._board.tenant_id)
+
+    def _has_vehicles(self, key: BroadcastId) -> bool:
+        """Whether there is anything to find out: nobody may have been near. Most of a large board may be like that."""
+        fields = self._board.entry(key)
+        return fields is not None and bool(fields["notified"] or fields["trips"] or "route" in fields)
 
     async def _collect(self, keys: Sequence[BroadcastId]) -> bool:
         """Bring some broadcasts up to date; whether that changed anything."""
@@ -202,8 +211,11 @@ class RouteCollector:
         fields = self._board.entry(key)
         if fields is None:
             return None
-        entry = msgspec.convert(fields, _Entry)
         followed = self._followed.setdefault(key, _Followed())
+        if followed.fields is not fields:  # which are never changed, but replaced
+            followed.fields, followed.entry = fields, msgspec.convert(fields, _Entry)
+        entry = followed.entry
+        assert entry is not None
         if followed.seen != entry.notified:
             stored = await self._journal.read_broadcast(self._board.tenant_id, key)
             offers = () if stored is None else stored.state.offers.values()
