@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROOF = re.compile(r"`((?:acceptance|contract|integration|sim|unit)/[\w/]+\.py)(?:::(\w+))?`")
+PROOF = re.compile(r"`((?:acceptance|browser|contract|integration|sim|unit)/[\w/]+\.py)(?:::(\w+))?`")
 
 
 def test_every_proof_of_a_guarantee_exists() -> None:
