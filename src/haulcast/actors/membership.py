@@ -115,6 +115,8 @@ class Membership:
 
     async def join(self) -> None:
         """Become a member under a new incarnation. Raises `StoreUnavailable`."""
+        if self.incarnation:  # it has a lease again if the store of leases had forgotten its tombstone
+            await self._cluster.leave(self.incarnation)
         incarnation = await self._journal.next_incarnation()
         await self._bus.listen(incarnation)  # first: a member that nobody can reach would have to be given up
         sent_s = self._clock.monotonic_s()
