@@ -625,8 +625,8 @@ async def test_the_refusals_of_a_broadcast_lock_it_once(url: str, journal: Postg
 
 
 async def test_a_board_is_found_by_its_indexes_however_long_the_history(url: str, journal: PostgresJournal) -> None:
-    """From the first row on, whether or not the planner knows of the thousands that ended long ago, and in a plan that
-    is made without values too."""
+    """Whether or not the planner knows of the thousands that ended long ago, and in a plan that is made without values
+    too. With a single row it may as well read the table."""
     await searching(journal)
 
     async def explain(link: Link) -> list[Any]:
@@ -641,7 +641,6 @@ async def test_a_board_is_found_by_its_indexes_however_long_the_history(url: str
             "broadcasts_ended",
         ]
 
-    is_found_by_indexes(await journal._requests.run(explain, ACME))
     async with admin(url) as connection:
         await connection.execute(
             """
