@@ -50,7 +50,7 @@ sim: .venv/.dev ## simulate 1,000 clusters with faults on virtual time (ARGS: se
 	$(BIN)/python -m tests.sim.schedules --schedules 1000 $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev stores ## measure, in under five minutes (ARGS: see python -m bench run --help)
+bench: .venv/.dev stores ## measure, in under six minutes (ARGS: see python -m bench run --help)
 	$(BIN)/python -m bench run $(ARGS)
 
 .PHONY: bench-full

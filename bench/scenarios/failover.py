@@ -9,16 +9,11 @@
    when every broadcast and trip has ended.
 """
 
-import asyncio
-import json
-import os
-import signal
-from pathlib import Path
 from typing import Any
 
 from bench.kit.bench import Bench
-from bench.kit.servers import BaselineFailed, Missing, python
-from haulcast.leash import leashed
+from bench.kit.demo import play, record_city, worst
+from bench.kit.servers import Missing
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "short": {"nodes": 3, "seconds": 12, "transporters": 60, "customers": 40, "repetitions": 1},
@@ -26,9 +21,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 UNITS = {"failover_first_s": "s", "failover_all_s": "s", "handover_ms": "ms"}
 PERCENTILES = ("p50", "p99")
-ENDS_WITHIN_S = 180.0
-"""After its `seconds`: measuring, draining and judging."""
-CUT_OFF_AFTER_S = 20.0
 
 
 async def run(bench: Bench) -> None:
@@ -44,70 +36,15 @@ async def run(bench: Bench) -> None:
         ("failover_all_s", "seconds from a kill until all of the dead node's broadcasts answer, p99", 3.0),
         ("handover_ms", "milliseconds that a question waits at most while a node stops, p99", 100.0),
     ):
-        bench.target(f"{name}_p99", text, _worst(bench, variant, f"{name}_p99"), at_most=bound)
-    bench.target("violations", "broken invariants", _worst(bench, variant, "violations"), at_most=0)
+        bench.target(f"{name}_p99", text, worst(bench, variant, f"{name}_p99"), at_most=bound)
+    bench.target("violations", "broken invariants", worst(bench, variant, "violations"), at_most=0)
 
 
 async def _play(bench: Bench, variant: str, seed: int) -> None:
     """One run of the demo, and what came of it."""
-    came_to = await _demo(bench, seed)
+    came_to = await play(bench, seed, "--chaos")
     for name, unit in UNITS.items():
         for percentile in PERCENTILES:
             if (value := came_to[name][percentile]) is not None:
                 bench.record(variant, unit, **{f"{name}_{percentile}": value})
-    latency = came_to["accept_latency_ms"]
-    bench.record(variant, "ms", **{f"accept_{name}": latency[name] for name in PERCENTILES})
-    bench.record(variant, "", violations=len(came_to["violations"]), broadcasts=came_to["broadcasts_created"])
-    bench.record(variant, "", accepts_won=came_to["accepts_won"], accepts_lost=came_to["accepts_lost"])
-    for violation in came_to["violations"]:
-        bench.note(f"seed {seed}: {violation}")
-
-
-async def _demo(bench: Bench, seed: int) -> dict[str, Any]:
-    """The JSON that it prints. Raises `Missing` if the stores are not installed."""
-    options, directory = bench.options, bench.directory()
-    command = ["demo", "--chaos", "--json", "--seed", str(seed), "--cluster", str(options["nodes"])]
-    for name in ("seconds", "transporters", "customers"):
-        command += [f"--{name}", str(options[name])]
-    errors = directory / "errors"
-    with errors.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *leashed(python("haulcast", *command), signal.SIGTERM),
-            env=_environ(directory),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-        )
-        try:
-            async with asyncio.timeout(options["seconds"] + ENDS_WITHIN_S):
-                printed, _ = await process.communicate()
-        finally:
-            await _end(process)
-    last = printed.decode().rstrip().rpartition("\n")[2]
-    if last.startswith("{"):
-        came_to: dict[str, Any] = json.loads(last)
-        return came_to
-    said = errors.read_text(errors="replace").strip()
-    if "is not installed" in said:
-        raise Missing(said)
-    raise BaselineFailed(f"the demo has ended ({process.returncode}): {said}")
-
-
-def _environ(directory: Path) -> dict[str, str]:
-    """That of this process, but with settings of its own."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("HAULCAST_")}
-    return {**environ, "HAULCAST_DATA_DIR": str(directory)}
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """If it still runs: it ends its servers at SIGTERM, the second of which cuts the run off."""
-    while process.returncode is None:
-        process.terminate()
-        try:
-            async with asyncio.timeout(CUT_OFF_AFTER_S):
-                await process.communicate()
-        except TimeoutError:
-            continue
-
-
-def _worst(bench: Bench, variant: str, figure: str) -> float | None:
-    return max(bench.values(variant, figure), default=None)
+    record_city(bench, variant, seed, came_to)

@@ -43,6 +43,7 @@ from .transport.close_codes import CloseCode
 from .transport.collector import RouteCollectors
 from .transport.http import Edge
 from .transport.hub import Hub
+from .transport.rates import Rates
 from .transport.services import Services
 from .transport.session import Limits
 
@@ -63,7 +64,16 @@ logger = structlog.get_logger()
 class Node:
     """One running server. Made by `start`, ended by `stop`."""
 
-    def __init__(self, clock: Clock, stores: Stores, routes: RouteSource, tenants: Tenants, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        stores: Stores,
+        routes: RouteSource,
+        tenants: Tenants,
+        rates: Rates,
+        metrics: Metrics,
+        on_drain: Callable[[], None],
+    ) -> None:
         self._clock = clock
         self._stores = stores
         self._journal = stores.journal
@@ -85,6 +95,8 @@ class Node:
             self._next_epoch,
             metrics.hub,
             presence=stores.presence,
+            state_of=lambda tenant_id: self.dispatch.controller.state_of(tenant_id),
+            rates=rates,
             shared=stores.shared,
             collect=RouteCollectors(routes, stores.journal, stores.presence, clock, metrics.hub.routes_failed),
         )
@@ -99,12 +111,14 @@ class Node:
             tenants=tenants,
             on_missed=self.hub.refresh,
             on_given_up=self._dismiss,
+            listener=self.hub,
+            on_drain=on_drain,
         )
         self._membership = self.dispatch.membership
         self.nodes = Nodes(bus, self._status)
         bus.handle(Kind.NEWS, self.hub.receive)
         bus.handle(Kind.DRIVERS, self.hub.attendance.receive)
-        bus.on_peers(self.hub.peers_changed)
+        bus.on_peers(self._peers_changed)
         metrics.board_broadcasts.set_function(lambda: self.hub.board_size)
         metrics.topics.set_function(lambda: self.hub.topic_count)
         metrics.live_actors.set_function(lambda: len(self.dispatch.registry))
@@ -118,8 +132,15 @@ class Node:
         self.port = 0  # where it listens, once started
 
     @classmethod
-    async def start(cls, config: Config, clock: Clock | None = None, limits: Limits | None = None) -> Self:
-        """Start a node as configured; `limits` replaces the bounds of a connection. Raises `ConfigError`."""
+    async def start(
+        cls,
+        config: Config,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        on_drain: Callable[[], None] = lambda: None,
+    ) -> Self:
+        """Start a node as configured; `limits` replaces the bounds of a connection. `on_drain` is called when an admin
+        wants it to stop, and has `stop` called soon. Raises `ConfigError`."""
         clock = clock or SystemClock()
         keys = KeyRing(config.keys, config.audience)
         metrics = Metrics()
@@ -127,7 +148,9 @@ class Node:
             stores = await open_stores(started, config, clock, metrics)
             tenants = Tenants(stores.journal, create_on_sight=config.environment is Environment.DEVELOPMENT)
             routes = _open_routes(started, config)
-            node = cls(clock, stores, routes, tenants, metrics)
+            limits = limits or Limits()
+            rates = Rates(limits)
+            node = cls(clock, stores, routes, tenants, rates, metrics, on_drain)
             started.push_async_callback(node.hub.close)
             started.push_async_callback(node.dispatch.close)
             try:
@@ -137,6 +160,7 @@ class Node:
                     f"the stores cannot be reached: {error}; check HAULCAST_DATABASE_URL and HAULCAST_REDIS_URL"
                 ) from error
             await node.dispatch.membership.introduced()
+            await node.dispatch.controller.catch_up()
             await started.enter_async_context(running(node.hub.attendance.run(), "attendance"))
             edge = Edge(
                 Services(
@@ -152,10 +176,12 @@ class Node:
                     health=node,
                     new_broadcast_id=lambda: new_broadcast_id(clock),
                     nodes=node.nodes,
+                    controller=node.dispatch.controller,
+                    rates=rates,
                     registry=metrics.registry,
                     origins=config.origins,
                     tiles=config.tiles,
-                    limits=limits or Limits(),
+                    limits=limits,
                 )
             )
             node._edge = edge
@@ -268,6 +294,10 @@ class Node:
 
     # --- Cluster ---
 
+    def _peers_changed(self) -> None:
+        self.hub.peers_changed()
+        self.dispatch.controller.peers_changed()
+
     async def _next_epoch(self) -> int:
         """A number above all that any node was given before: where the versions of a feed go on. A node on its own
         has its incarnation for that."""
@@ -313,7 +343,7 @@ async def _serve(config: Config) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    node = await Node.start(config)
+    node = await Node.start(config, on_drain=stopping.set)
     if config.clustered:
         log.tell(incarnation=lambda: node.incarnation)
     if DEVELOPMENT_KEY in config.keys:

@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -22,10 +23,15 @@ MAX_NODES = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `haulcast` with `argv`. 0: fine; 1: it failed; 2: the configuration or the arguments must change."""
+    """Run `haulcast` with `argv`. 0: fine; 1: it failed; 2: the configuration or the arguments must change; 3: an
+    operator's command holds, and not every node has answered it yet."""
     arguments = _parser().parse_args(argv)
+    code: int = EXIT_FAILED
     try:
-        code: int = arguments.run(arguments)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has enough, as `| head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ConfigError as error:
         print(f"haulcast: {error}", file=sys.stderr)
         return EXIT_MISCONFIGURED
@@ -98,6 +104,12 @@ def _fleet_import(arguments: argparse.Namespace) -> int:
     counts = Counter(type(item).__name__.lower() for item in items)
     print(f"imported into {arguments.tenant}: " + ", ".join(f"{count} {kind}s" for kind, count in counts.items()))
     return 0
+
+
+def _operate(arguments: argparse.Namespace) -> int:
+    from .operate.run import operate
+
+    return operate(arguments)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -208,6 +220,10 @@ def _parser() -> argparse.ArgumentParser:
     fleet_import.add_argument("file", type=Path, metavar="FILE", help="a .jsonl, .ndjson or .csv file")
     fleet_import.add_argument("--tenant", required=True, help="the dispatch network that they belong to")
 
+    from .operate.arguments import add_operations
+
+    add_operations(commands, _command, _operate)
+
     _command(
         commands,
         "doctor",
@@ -215,8 +231,8 @@ def _parser() -> argparse.ArgumentParser:
         "say what is configured, what is reachable and what is missing",
         """
         Looks at the configuration, the data directory and the journal in it (for a node of a cluster: PostgreSQL and
-        Redis), the port and the running server, changes nothing, and says of each whether it is fine and what to do if
-        not. Exits with 1 if something would keep the server from starting.
+        Redis with all families of keys in it), the port and the running server, changes nothing, and says of each
+        whether it is fine and what to do if not. Exits with 1 if something would keep the server from starting.
         """,
     )
     return parser
@@ -225,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
 def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
-    run: object,
+    run: Callable[[argparse.Namespace], int],
     summary: str,
     description: str,
 ) -> argparse.ArgumentParser:

@@ -45,10 +45,18 @@ VARIABLES: Mapping[str, str] = {
     ),
     "HAULCAST_TILES_ATTRIBUTION": "whom the map has to name for its tiles",
     "HAULCAST_LOG_LEVEL": "debug, info (default), warning or error",
+    "HAULCAST_URL": (
+        "the server that `haulcast settings` and `haulcast control` talk to, http://HOST:PORT or https://HOST "
+        "(default: http://127.0.0.1 at HAULCAST_PORT)"
+    ),
+    "HAULCAST_TOKEN": (
+        "the token that they say who they are with (default in development, for this machine: one that they sign)"
+    ),
 }
 
 _DATABASE_SCHEMES = ("postgres", "postgresql")
 _REDIS_SCHEMES = ("redis", "rediss")
+_SERVER = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?(?:/[^\s?#@]*)?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+")
 
 
@@ -76,6 +84,10 @@ class Config:
     node_port: int | None = None
     osrm_url: str | None = field(default=None, repr=False)
     tiles: Tiles | None = None
+    url: str | None = None
+    """The server that operators' commands go to; None: the one that this configuration starts."""
+    token: str | None = field(default=None, repr=False)
+    """Whose commands those are."""
     reuse_port: bool = False
     """Whether other nodes on this machine listen on `port` too. Not for users: `serve --nodes` asks it of its nodes."""
 
@@ -129,6 +141,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         node_port=_port(env, "HAULCAST_NODE_PORT", "0") or None,
         osrm_url=_service_url(env, "HAULCAST_OSRM_URL"),
         tiles=_tiles(env.get("HAULCAST_TILES_URL", ""), env.get("HAULCAST_TILES_ATTRIBUTION", "")),
+        url=server_url("HAULCAST_URL", env["HAULCAST_URL"]) if env.get("HAULCAST_URL") else None,
+        token=env.get("HAULCAST_TOKEN", "").strip() or None,
     )
     if (config.database_url is None) != (config.redis_url is None):
         given, missing = ("HAULCAST_DATABASE_URL", "HAULCAST_REDIS_URL")[:: 1 if config.clustered else -1]
@@ -184,6 +198,14 @@ def _service_url(env: Mapping[str, str], name: str) -> str | None:
     text = _store_url(env, name, ("http", "https"))
     if text is not None and ("?" in text or "," in text):
         raise ConfigError(f"{name} is no address of one server: give http://host:port or https://host:port/path")
+    return text
+
+
+def server_url(name: str, text: str) -> str:
+    """The address of a haulcast server, as `name` gives it. Never quotes it. Raises `ConfigError`."""
+    found = _SERVER.fullmatch(text)
+    if found is None or int(found["port"] or 0) > 65_535:
+        raise ConfigError(f"{name} is no address of a server: give http://host:port or https://host:port/path")
     return text
 
 

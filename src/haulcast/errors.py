@@ -38,6 +38,9 @@ class ErrorCode(StrEnum):
     TENANT_EXISTS = "TENANT_EXISTS"
     TOO_MANY_TOPICS = "TOO_MANY_TOPICS"
     TOO_MANY_TOGGLES = "TOO_MANY_TOGGLES"
+    VERSION_MISMATCH = "VERSION_MISMATCH"
+    NODE_NOT_FOUND = "NODE_NOT_FOUND"
+    LAST_NODE = "LAST_NODE"
     RATE_LIMITED = "RATE_LIMITED"
     BUSY = "BUSY"
     DRAINING = "DRAINING"
@@ -72,6 +75,9 @@ ERRORS: Mapping[Code, ErrorSpec] = MappingProxyType(
         ErrorCode.TENANT_EXISTS: ErrorSpec(409, "The tenant exists, with other settings."),
         ErrorCode.TOO_MANY_TOPICS: ErrorSpec(429, "This connection has subscribed to too many topics."),
         ErrorCode.TOO_MANY_TOGGLES: ErrorSpec(429, "Going online and offline too often.", retry=True),
+        ErrorCode.VERSION_MISMATCH: ErrorSpec(412, "It has changed since the version that you expected."),
+        ErrorCode.NODE_NOT_FOUND: ErrorSpec(404, "There is no such live node."),
+        ErrorCode.LAST_NODE: ErrorSpec(409, "There is no other node that could go on for this one."),
         ErrorCode.RATE_LIMITED: ErrorSpec(429, "Too many requests; slow down.", retry=True),
         ErrorCode.BUSY: ErrorSpec(503, "Too much is under way; try again shortly.", retry=True),
         ErrorCode.DRAINING: ErrorSpec(503, "This server is about to stop; reconnect.", retry=True),
@@ -81,6 +87,7 @@ ERRORS: Mapping[Code, ErrorSpec] = MappingProxyType(
         Refusal.ACTIVE_BROADCAST_EXISTS: ErrorSpec(409, "You have an active broadcast already."),
         Refusal.EXPIRY_OUT_OF_RANGE: ErrorSpec(422, "expires_in_s is outside what your network allows."),
         Refusal.REQUEST_ALREADY_TAKEN: ErrorSpec(409, "Somebody else was faster."),
+        Refusal.ACCEPTS_FULL: ErrorSpec(409, "Too many accepts wait for a decision."),
         Refusal.BROADCAST_EXPIRED: ErrorSpec(410, "The broadcast has expired."),
         Refusal.BROADCAST_CANCELLED: ErrorSpec(410, "The customer has cancelled the broadcast."),
         Refusal.BROADCAST_FULLY_FILLED: ErrorSpec(409, "All trucks of the broadcast have been found."),
@@ -92,8 +99,10 @@ ERRORS: Mapping[Code, ErrorSpec] = MappingProxyType(
         Refusal.DRIVER_BUSY: ErrorSpec(409, "The driver is on another trip."),
         Refusal.TRIP_NOT_FOUND: ErrorSpec(404, "There is no such trip for you."),
         Refusal.TRIP_TRANSITION_INVALID: ErrorSpec(409, "The trip cannot go from its state to this one."),
-        Refusal.ID_REUSED: ErrorSpec(409, "This id was used for another request within 24 hours."),
+        Refusal.ID_REUSED: ErrorSpec(409, "This id was used for another request."),
         Refusal.TRANSPORTER_NOT_FOUND: ErrorSpec(404, "There is no such transporter."),
+        Refusal.TENANT_PAUSED: ErrorSpec(409, "Dispatch is paused: no new broadcasts for now."),
+        Refusal.TOO_MANY_ANNOUNCEMENTS: ErrorSpec(429, "Too many announcements; wait a while.", retry=True),
     }
 )
 

@@ -5,9 +5,11 @@
 2. The port is reserved by a socket that is bound and never listens, so that nobody else gets it while nodes restart.
 3. A node that dies is started again, for ever; `Backoff` says when. Its broadcasts do not wait for that: the other
    nodes take them over.
-4. SIGTERM and SIGINT stop all nodes at once, and kill those that are not done in time. SIGHUP replaces one node after
+4. A node that ends with exit code 0 without having been told to here was drained: it has handed everything over, and is
+   started again at once.
+5. SIGTERM and SIGINT stop all nodes at once, and kill those that are not done in time. SIGHUP replaces one node after
    the other; the next only when the one before is ready, so one that cannot start holds the rest up, as it should.
-5. A supervisor that is killed takes its nodes along: they are leashed, and stop gracefully by themselves.
+6. A supervisor that is killed takes its nodes along: they are leashed, and stop gracefully by themselves.
 """
 
 import asyncio
@@ -93,6 +95,9 @@ class Node:
                 return
             if self._replaced:
                 self._replaced = False
+                continue
+            if end.get("exit_code") == 0:
+                logger.info("node_drained", node=self.number, pid=end["pid"])
                 continue
             delay_s = self._backoff.died_after(monotonic() - began_s)
             logger.error("node_died", node=self.number, **end, starts_again_in_s=delay_s)

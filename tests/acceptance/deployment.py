@@ -1,7 +1,7 @@
 """What the stories are played on: the embedded default, and a cluster of three nodes over Postgres and Redis.
 
-A story runs on both unless `EMBEDDED_ONLY` says why not. On the cluster its phones and its REST calls are spread over
-the nodes (see `Network`), so most of what happens in it crosses from one node to another.
+A story runs on both unless `EMBEDDED_ONLY` or `CLUSTER_ONLY` says why not. On the cluster its phones and its REST calls
+are spread over the nodes (see `Network`), so most of what happens in it crosses from one node to another.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +33,8 @@ EMBEDDED_ONLY: Mapping[str, str] = {
     "test_a_data_directory_has_one_server": "nodes of a cluster have no data directory",
     "test_metrics_tell_what_has_happened": "the values are those of one node that does everything itself",
     "test_the_example_in_the_readme_wins_a_haul": "the example is a client, which cannot tell",
+    "test_arguments_that_must_change_are_told_how": "what is wrong with them no store decides",
+    "test_what_the_server_refuses_is_told_in_its_words": "one node refuses it",
     "test_any_frames": _SYNTAX,
     "test_any_bytes_on_a_websocket": _SYNTAX,
     "test_any_json": _SYNTAX,
@@ -42,9 +44,16 @@ EMBEDDED_ONLY: Mapping[str, str] = {
 """The stories that are not played on a cluster, each with the reason. What runs without the fixtures of the folder's
 conftest is not listed: the demo, the supervisor and the document of the protocol bring their own servers."""
 
+CLUSTER_ONLY: Mapping[str, str] = {
+    "test_what_redis_has_of_a_tenant_is_under_the_tenants_name": "an embedded node has no Redis",
+}
+"""The stories that are played on a cluster alone, likewise."""
+
 
 def deployments(story: str) -> list[Deployment]:
     """On what a test of this name is played."""
+    if story in CLUSTER_ONLY:
+        return [Deployment.CLUSTER]
     return [Deployment.EMBEDDED] if story in EMBEDDED_ONLY else [*Deployment]
 
 
@@ -54,6 +63,7 @@ class Cluster(Server):
     def __init__(self, directory: Path, database_url: str, redis_url: str) -> None:
         super().__init__(directory)
         self._tables = PostgresTables(database_url)
+        self.redis_url = redis_url
         self.nodes: list[Server] = []
         for number in range(NODES):
             node_directory = directory / f"node{number}"

@@ -68,6 +68,10 @@ class Phone:
     greeting: Json = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
     events: list[Heard] = field(default_factory=list)
+    announcements: dict[str, Json] = field(default_factory=dict)
+    """By their ids; one may come twice."""
+    frames: list[Json] = field(default_factory=list)
+    """Whatever came unasked, as it came."""
     faults: list[str] = field(default_factory=list)
     unasked: list[Json] = field(default_factory=list)
     """Errors in answer to what had no id; none is expected unless the test takes it out."""
@@ -229,7 +233,11 @@ class Phone:
                 if "re" in frame:
                     self._take_reply(frame)
                 else:
-                    self._take_topic(frame)
+                    self.frames.append(frame)
+                    if frame["type"] == "announcement":
+                        self.announcements[frame["data"]["announcement_id"]] = frame["data"]
+                    else:
+                        self._take_topic(frame)
             if message.type is aiohttp.WSMsgType.CLOSE:
                 self.close_reason = message.extra or ""
         finally:

@@ -31,16 +31,17 @@ TIMES = frozenset(
         "assigned_at",
         "updated_at",
         "closed_at",
+        "decided_at",
         "at",
     )
 )
 _COUNTS = (
-    *("connections", "topics", "actors", "timers", "tasks", "vehicles"),
-    *("uptime_s", "latency_ms", "lease_left_ms", "lease_age_ms", "loop_lag_ms", "node"),
+    *("connections", "topics", "actors", "timers", "tasks", "vehicles", "transporters_online"),
+    *("uptime_s", "latency_ms", "lease_left_ms", "lease_age_ms", "loop_lag_ms", "node", "after_ms"),
 )
 VOLATILE = TIMES | {"version", "from", "session", "retry_after_ms", "incarnation", *_COUNTS}
 _BROADCAST_ID = re.compile(r"\b01[0-9a-hjkmnp-tv-z]{24}")
-_REST = re.compile(r"(?P<method>GET|POST|PUT) (?P<path>/\S*)(?P<rest>.*)", re.DOTALL)
+_REST = re.compile(r"(?P<method>GET|PATCH|POST|PUT) (?P<path>/\S*)(?P<rest>.*)", re.DOTALL)
 _FENCE = re.compile(
     r"```json(?: as (?P<role>\w+) (?P<user>\w+))?(?: after (?P<after_s>\d+) s)?\n(?P<body>.*?)\n```", re.DOTALL
 )
@@ -206,6 +207,9 @@ def check_frame(frame: Mapping[str, Any], asked: Mapping[str, str]) -> None:
             check_reply(wire.REQUESTS[asked[frame["re"]]], frame["data"])
         else:
             conforms(frame["error"], outgoing.Error)
+        return
+    if frame["type"] == "announcement":
+        conforms(frame["data"], outgoing.Announced)
         return
     kind = frame["topic"].partition(":")[0]
     match frame["type"]:

@@ -102,6 +102,16 @@ class Server:
         log = self._log_path.read_bytes()
         os.truncate(self._log_path, log.rfind(b"\n") + 1)  # a line that it was killed over
 
+    def suspend(self) -> None:
+        """SIGSTOP: it stands still, and its connections stay."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def terminate(self) -> None:
         """SIGTERM, without waiting for what becomes of it."""
         assert self._process is not None

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from haulcast.client import Client, Event
+import pytest
+
+from haulcast.client import Client, Event, ServerError
 from tests.acceptance.network import DROP, PICKUP, TRUCK, Network
 from tests.acceptance.server import Server
 
@@ -75,3 +77,35 @@ async def test_a_restarted_server_is_met_again_as_it_was_left(own_server: Server
         won = await phone.accept(created["broadcast_id"], "t1-v", "t1-d")
         assert won["status"] == "fully_filled"
         assert phone.connections == 2
+
+
+async def test_operators_change_things_in_a_few_lines_and_phones_hear_of_announcements(
+    server: Server, network: Network
+) -> None:
+    """An announcement is told once to everybody of its role: to who is there, and to who comes while it is valid."""
+    operator = await network.client("operator", "op1")
+    here, driver = await network.client("transporter", "t1"), await network.client("driver", "d1")
+    before = await operator.get_settings()
+    changed = await operator.patch_settings({"toggle_limit": 3}, before["version"])
+    assert changed["complete"]
+    assert changed["changes"] == {"toggle_limit": {"from": 10, "to": 3}}
+    with pytest.raises(ServerError, match="VERSION_MISMATCH") as late:
+        await operator.patch_settings({"toggle_limit": 4}, before["version"])
+    assert late.value.data == {"version": changed["version"]}
+    control = await operator.subscribe(f"control:{network.tenant}")
+    assert control.state["settings"]["toggle_limit"] == 3
+    announced = await operator.announce("transporter", "Fog on NH48", lifetime_s=60, id="fog")
+    assert await operator.announce("transporter", "Fog on NH48", lifetime_s=60, id="fog") == announced
+    for client in (here, await network.client("transporter", "t2")):
+        (fog,) = await hears(client, "announcement")
+        assert fog.data["text"] == "Fog on NH48"
+        assert 0 < fog.data["expires_at"] - client.server_now_ms() <= 60_000
+    for command in (operator.pause(), operator.resume(), operator.reload_settings(), operator.switch_mode("blast")):
+        assert (await command)["complete"]
+    async with asyncio.timeout(10):
+        while control.state["version"] < announced["version"] + 4:
+            await asyncio.sleep(0.01)
+    assert control.state["settings"]["dispatch_mode"] == "blast"
+    for client in (here, driver):
+        await client.close()
+        assert [event async for event in client.events()] == []

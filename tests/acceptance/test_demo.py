@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from tests.acceptance.server import environment
 
 DEMO = (sys.executable, "-m", "haulcast", "demo", "--json", "--transporters", "30", "--customers", "20")
 CLUSTER = (*DEMO, "--cluster")
-MEASURED = {"failover_first_s", "failover_all_s", "handover_ms"}
+FAILOVER = {"failover_first_s", "failover_all_s", "handover_ms"}
+CONTROL = {"control", "control_ms", "followed_ms"}
 RESULT = {
     "broadcasts_created",
     "fully_filled",
@@ -32,13 +34,13 @@ RESULT = {
 }
 
 
-def judged(output: str, *, measured: bool = False) -> dict[str, Any]:
-    """The result in the last line, which everything has to be fine in."""
+def judged(output: str, measured: Set[str] = frozenset()) -> dict[str, Any]:
+    """The result in the last line, which everything has to be fine in. `measured`: what else is in it."""
     *before, last = output.splitlines()
     assert before
     assert not any(line.startswith("{") for line in before)
     result: dict[str, Any] = json.loads(last)
-    assert result.keys() == (RESULT | MEASURED if measured else RESULT)
+    assert result.keys() == RESULT | measured
     assert result["violations"] == []
     assert result["double_assignments"] == 0
     assert result["leaks"] == {"actors": 0, "timers": 0, "tasks": 0}
@@ -163,11 +165,36 @@ def test_in_a_cluster_whose_nodes_die_and_stop_nothing_confirmed_is_lost(tmp_pat
         check=False,
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    result = judged(demo.stdout, measured=True)
+    result = judged(demo.stdout, FAILOVER)
     assert result["accepts_won"] > 0
     assert 0 < result["failover_first_s"]["p50"] <= result["failover_all_s"]["p99"]
     assert 0 < result["handover_ms"]["p50"] <= result["handover_ms"]["p99"]
     assert not any(map(is_served, servers_of(demo.stdout)))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("chaos", [(), ("--chaos",)], ids=["quiet", "chaos"])
+def test_an_operator_pauses_switches_and_resumes_a_cluster_and_nothing_is_lost(
+    tmp_path: Path, chaos: tuple[str, ...]
+) -> None:
+    """Every command is followed by all nodes that live, also while nodes die; customers who are refused come back, and
+    accepts that wait are decided."""
+    demo = subprocess.run(
+        [*CLUSTER, "--control", *chaos, "--seconds", "10"],
+        env=environment(HAULCAST_DATA_DIR=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    result = judged(demo.stdout, CONTROL | (FAILOVER if chaos else set()))
+    control, took = result["control"], result["control_ms"]
+    assert control["rounds"] >= 2
+    assert control["commands"] == control["complete"] == 3 * control["rounds"]
+    assert control["creates_paused"] > 0
+    assert control["accepts_waited"] > 0
+    assert 0 < took["p50"] <= took["p99"] <= took["max"]
+    assert result["accepts_won"] > 0
 
 
 def test_chaos_needs_a_cluster(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ EXAMPLES = read_examples(DOCUMENT)
 WITHIN_S = 5.0
 FLEET = {"t7": ("v71", "d71", None), "t8": ("v81", "d81", 12.9896), "t9": ("v91", "d91", 12.9986)}
 """Each transporter with its vehicle, its driver, and the latitude where the vehicle stands when the day begins."""
+METRO_FLEET = {"t61": ("v611", "d611", 12.9806), "t62": ("v621", "d621", 12.9896)}
+METRO = {"op61", "c61", *METRO_FLEET}
+"""Who is in the network `metro`, where the best match wins; all others are in `acme`."""
 
 
 class LeapingClock(SystemClock):
@@ -195,11 +198,13 @@ class Day:
         return Talk(await self._session.ws_connect(f"{self._url}/v1/ws", protocols=("haulcast.v1.json",)))
 
     def _token(self, role: str, user: str) -> str:
-        return self._keys.sign(tenant="acme", role=Role(role), user=user, now_ms=self._clock.now_ms())
+        tenant = "metro" if user in METRO else "acme"
+        return self._keys.sign(tenant=tenant, role=Role(role), user=user, now_ms=self._clock.now_ms())
 
 
 def route_of(method: str, path: str) -> type[wire.Request] | None:
     """The request behind an address."""
+    path = path.partition("?")[0]
     for route in ROUTES:
         if route.method == method and re.fullmatch(re.sub(r"{\w+}", "[^/]+", route.path), path):
             return route.request
@@ -208,7 +213,7 @@ def route_of(method: str, path: str) -> type[wire.Request] | None:
 
 @pytest.fixture
 async def day(tmp_path: Path) -> AsyncIterator[Day]:
-    """A server on which the network `acme` of the document is about to begin its day."""
+    """A server on which the networks of the document are about to begin their day."""
     config = load({"HAULCAST_PORT": "0", "HAULCAST_DATA_DIR": str(tmp_path)})
     clock = LeapingClock()
     async with AsyncExitStack() as cleanup:
@@ -217,12 +222,16 @@ async def day(tmp_path: Path) -> AsyncIterator[Day]:
         session = await cleanup.enter_async_context(aiohttp.ClientSession())
         day = Day(node, clock, session, KeyRing(config.keys))
         cleanup.push_async_callback(day.hang_up)
-        for transporter, (vehicle, driver, lat) in FLEET.items():
+        settings = {"dispatch_mode": "best_match", "accept_window_s": 3.0}
+        status, answer = await day.rest("admin", "root", "PUT", "/v1/tenants/metro", json.dumps({"settings": settings}))
+        assert status == 201, answer
+        for transporter, (vehicle, driver, lat) in {**FLEET, **METRO_FLEET}.items():
             where = {"transporter_id": transporter}
+            operator = "op61" if transporter in METRO else "op1"
             calls: list[tuple[str, str, str, str, Mapping[str, Any]]] = [
-                ("operator", "op1", "PUT", f"/v1/fleet/transporters/{transporter}", {}),
-                ("operator", "op1", "PUT", f"/v1/fleet/vehicles/{vehicle}", {**where, "vehicle_type": "truck_14ft"}),
-                ("operator", "op1", "PUT", f"/v1/fleet/drivers/{driver}", where),
+                ("operator", operator, "PUT", f"/v1/fleet/transporters/{transporter}", {}),
+                ("operator", operator, "PUT", f"/v1/fleet/vehicles/{vehicle}", {**where, "vehicle_type": "truck_14ft"}),
+                ("operator", operator, "PUT", f"/v1/fleet/drivers/{driver}", where),
             ]
             if lat is not None:
                 position = {"vehicle_id": vehicle, "lat": lat, "lng": 77.5946}
@@ -271,7 +280,7 @@ def test_every_request_is_described_with_its_roles_and_fields() -> None:
     table = {code(row[0]): roles(row[1]) for row in rows if code(row[0]) in wire.REQUESTS}
     allowed = {name: HANDLERS[struct][0] if struct in HANDLERS else set(Role) for name, struct in wire.REQUESTS.items()}
     assert table == allowed
-    headings = re.findall(r"^### `([a-z.]+)`$", DOCUMENT, re.MULTILINE)
+    headings = re.findall(r"^### `([a-z._]+)`$", DOCUMENT, re.MULTILINE)
     assert sorted(headings) == sorted(wire.REQUESTS)
     for name, struct in wire.REQUESTS.items():
         fields = {field for row in table_rows(f"### `{name}`") for field in re.findall(r"`(\w+)`", row[0])}
@@ -280,18 +289,22 @@ def test_every_request_is_described_with_its_roles_and_fields() -> None:
 
 def test_every_request_has_an_example() -> None:
     sent = [step for example in EXAMPLES for step in example.steps if isinstance(step, Send)]
-    types = {found[1] for step in sent if (found := re.search(r'"type":"([a-z.]+)"', step.text))}
+    types = {found[1] for step in sent if (found := re.search(r'"type":"([a-z._]+)"', step.text))}
     assert types == set(wire.REQUESTS)
 
 
 def test_the_commands_whose_answers_are_kept_are_named() -> None:
-    [line] = re.findall(r"^(`[a-z.]+`(?:, `[a-z.]+`)*)$", DOCUMENT, re.MULTILINE)
-    assert {wire.REQUESTS[code(name)] for name in line.split(", ")} == LOGGED
+    """Those that are kept for a day, and those of operators, which are kept for good."""
+    lists = re.findall(r"\n\n(`[a-z._]+`(?:,\s`[a-z._]+`)*)\n\n", DOCUMENT)
+    for_a_day, for_good = [{wire.REQUESTS[code(name)] for name in re.split(r",\s", found)} for found in lists]
+    overseers = {Role.OPERATOR, Role.ADMIN}
+    assert for_good == {request for request in LOGGED if HANDLERS[request][0] <= overseers}
+    assert for_a_day == LOGGED - for_good
 
 
 def test_every_route_is_described_with_its_roles_and_has_an_example() -> None:
     rows = table_rows("## 11. REST")
-    table = {code(row[0]): roles(row[1]) for row in rows if code(row[0]).startswith(("GET", "POST", "PUT"))}
+    table = {code(row[0]): roles(row[1]) for row in rows if code(row[0]).startswith(("GET", "PATCH", "POST", "PUT"))}
     assert table == {f"{route.method} {route.path}": HANDLERS[route.request][0] for route in ROUTES}
     calls = [step for example in EXAMPLES for step in example.steps if isinstance(step, Call)]
     assert {route_of(call.method, call.path) for call in calls} - {None} == {route.request for route in ROUTES}

@@ -23,10 +23,12 @@ SUBJECTS = {
     "driver": ["t1-d", "t2-d"],
     "fleet": ["t1", "t2"],
     "board": ["{tenant}"],
+    "control": ["{tenant}"],
 }
 """What there is in each tenant, by kind of topic."""
 OWN = {("customer", "broadcast"), ("transporter", "feed"), ("transporter", "fleet"), ("driver", "driver")}
-"""Which role may see which kind of topic, of its own. An operator may see all of the tenant."""
+"""Which role may see which kind of topic, of its own. Operators and admins may see all of the tenant that
+their token names."""
 
 
 def test_every_kind_of_topic_is_tried() -> None:
@@ -79,7 +81,7 @@ async def test_a_role_sees_what_is_its_own_and_nothing_else(tenants: list[Tenant
     may = {
         topic
         for kind, subject, topic in own.topics()
-        if role == "operator" or ((role, kind) in OWN and subject == user)
+        if role in ("operator", "admin") or ((role, kind) in OWN and subject == user)
     }
     there_are = {topic for tenant in tenants for _, _, topic in tenant.topics()}
     phone = await own.network.phone(role, user)

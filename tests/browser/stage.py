@@ -1,7 +1,8 @@
 """A server of the console that says exactly what a test wants, also what no server should say.
 
 1. It serves the console's own files with their own headers, and speaks as much of the protocol as the console asks for:
-   hello, subscribe, ping and ack on the socket; the board, one broadcast and the nodes over REST.
+   hello, subscribe, ping and ack on the socket; the board, one broadcast and the nodes over REST; and what operators
+   set (`controls`).
 2. `board` is the truth. `change` changes it and tells it in one delta, as the server does; what else is said on the
    sockets (`say`) is between the test and the page.
 3. It counts what it is asked for.
@@ -22,9 +23,11 @@ from haulcast.client.pointer import patch
 from haulcast.transport.console import Console
 from tests.acceptance.network import DROP, PICKUP, TRUCK, sign
 from tests.acceptance.phone import Json
+from tests.browser.controls import Controls
 
 TENANT = "acme"
 TOPIC = f"board:{TENANT}"
+CONTROL = f"control:{TENANT}"
 LIFETIME_MS = 300_000
 
 
@@ -80,6 +83,10 @@ class Stage:
         self.curtain = asyncio.Event()
         """Until it is set, nobody is shown the board."""
         self.curtain.set()
+        self.role = "operator"
+        """Of whoever says hello."""
+        self.controls = Controls(self._tell_control, now_ms)
+        self.control_version = (1, 1)
         self.after_snapshot = ""
         """What is said after each of them."""
         self._sockets: set[web.WebSocketResponse] = set()
@@ -88,9 +95,10 @@ class Stage:
         """What aiohttp serves."""
         app = web.Application()
         app.router.add_get("/v1/ws", self._on_socket)
-        app.router.add_get("/v1/topics/{topic}", self._get_board)
+        app.router.add_get("/v1/topics/{topic}", self._get_topic)
         app.router.add_get("/v1/broadcasts/{broadcast_id}", self._get_broadcast)
         app.router.add_get("/v1/nodes", self._get_nodes)
+        app.router.add_routes(self.controls.routes())
         for path, serve in Console(None).routes().items():
             app.router.add_get(path, serve)
         app.on_shutdown.append(self._hang_up)
@@ -127,8 +135,14 @@ class Stage:
 
     # --- The protocol ---
 
-    def _frame(self, kind: str) -> Json:
-        return {"type": kind, "topic": TOPIC, "version": self.version, "server_time": now_ms()}
+    def _frame(self, kind: str, topic: str = TOPIC) -> Json:
+        version = self.version if topic == TOPIC else self.control_version
+        return {"type": kind, "topic": topic, "version": version, "server_time": now_ms()}
+
+    async def _tell_control(self, data: Json) -> None:
+        before = self.control_version
+        self.control_version = (before[0], before[1] + 1)
+        await self.say({**self._frame("delta", CONTROL), "from": before, "data": data})
 
     async def _on_socket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(protocols=("haulcast.v1.json",))
@@ -146,40 +160,48 @@ class Stage:
         match request["type"]:
             case "hello":
                 self.greeted += 1
-                held = request["data"].get("resume", {}).get(TOPIC)
-                resumed = [TOPIC] if held == list(self.version) else []
+                held = request["data"].get("resume", {})
+                versions = {TOPIC: self.version, CONTROL: self.control_version}
+                resumed = [topic for topic in held if held[topic] == list(versions[topic])]
                 answer = {
                     "session": "9c1f27ab04d3e655",
-                    "role": "operator",
+                    "role": self.role,
                     "user": "op",
                     "tenant": TENANT,
                     "heartbeat_s": 25,
-                    "topics": [] if held is None else [TOPIC],
+                    "topics": [*held],
                     "resumed": resumed,
                 }
                 self._sockets.add(socket)
             case "subscribe":
-                self.subscribed += 1
-                answer = {"topic": TOPIC, "version": self.version}
+                topic = request["data"]["topic"]
+                self.subscribed += topic == TOPIC
+                answer = {"topic": topic, "version": self._frame("", topic)["version"]}
             case "ack":
                 return
         reply = {"re": request["id"], "ok": True, "data": {"server_time": now_ms(), **answer}}
         await socket.send_str(orjson.dumps(reply).decode())
-        snapshot = request["type"] == "subscribe" or (answer.get("topics") and not answer["resumed"])
-        if snapshot:
-            await self.curtain.wait()
-            frame = {**self._frame("snapshot"), "data": self.board}
-            await socket.send_str(orjson.dumps(frame).decode())
-            if self.after_snapshot:
-                await socket.send_str(self.after_snapshot)
+        for topic in [answer["topic"]] if "topic" in answer else answer.get("topics", []):
+            if topic not in answer.get("resumed", []):
+                await self._show(socket, topic)
 
-    async def _get_board(self, request: web.Request) -> web.Response:
-        self.polled += 1
-        body = orjson.dumps(self.board)
+    async def _show(self, socket: web.WebSocketResponse, topic: str) -> None:
+        await self.curtain.wait()
+        data = self.board if topic == TOPIC else self.controls.content
+        frame = {**self._frame("snapshot", topic), "data": data}
+        await socket.send_str(orjson.dumps(frame).decode())
+        if topic == TOPIC and self.after_snapshot:
+            await socket.send_str(self.after_snapshot)
+
+    async def _get_topic(self, request: web.Request) -> web.Response:
+        topic = request.match_info["topic"]
+        self.polled += topic == TOPIC
+        data = self.board if topic == TOPIC else self.controls.content
+        body = orjson.dumps(data)
         tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
         if request.headers.get("If-None-Match") == tag:
             return web.Response(status=304, headers={"ETag": tag})
-        answer = {"topic": TOPIC, "server_time": now_ms(), "data": self.board}
+        answer = {"topic": topic, "server_time": now_ms(), "data": data}
         return _json(answer, ETag=tag)
 
     async def _get_broadcast(self, request: web.Request) -> web.Response:

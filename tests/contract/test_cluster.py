@@ -150,6 +150,22 @@ async def test_a_member_that_drains_says_so_until_it_leaves(cluster: Cluster, cl
     assert await cluster.members() == [draining, alive(2)]
 
 
+async def test_of_any_number_that_are_to_drain_at_once_one_stays(join: Join, clock: ManualClock) -> None:
+    """Whoever asks: of those that have a lease and do not drain there is always another one."""
+    stores = [join() for _ in range(3)]
+    for incarnation in (1, 2, 3):
+        await stores[0].register(incarnation, LONG_MS)
+    await stores[0].register(4, TTL_MS)
+    clock.advance(3)  # 4 has no lease any more
+    marked = await asyncio.gather(*(stores[one - 1].drain(one, not_last=True) for one in (1, 2, 3)))
+    assert sorted(marked) == [False, True, True]
+    [staying] = [member.incarnation for member in await stores[0].members() if member.alive and not member.draining]
+    assert not await stores[1].drain(staying, not_last=True)
+    assert [await stores[1].drain(one, not_last=True) for one in (1, 2, 3) if one != staying] == [True, True]
+    assert not await stores[1].drain(99, not_last=True)
+    assert await stores[1].drain(staying)
+
+
 # --- Giving up -------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Whatever actors, right or confused, write in whatever batches: all journals say the same.
+"""Whatever actors, right or confused, write in whatever batches, and operators command: all journals say the same.
 
 An example is a seed and a number of steps, not a strategy for each choice: so a run gets far enough to meet every
 outcome (of a hundred runs: 1,400 landed, 330 fenced, 250 duplicates, 330 conflicts of every kind), and what is shrunk
@@ -17,11 +17,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from haulcast.domain.control import TenantControl
 from haulcast.domain.events import Event, TruckAssigned
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, VehicleId
+from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import IllegalTransition, TripStatus
-from haulcast.ports import Claim, FleetConflict, Journal, Landed, Outcome, Stored, Write
+from haulcast.ports import (
+    Claim,
+    ControlRecord,
+    FleetConflict,
+    Journal,
+    Landed,
+    Outcome,
+    RequestKey,
+    Role,
+    Stored,
+    Write,
+)
 from haulcast.storage.memory import MemoryJournal
 from haulcast.storage.postgres import PostgresJournal
 from haulcast.storage.sqlite import SqliteJournal, migrate
@@ -33,6 +46,7 @@ Key: TypeAlias = tuple[TenantId, BroadcastId]
 TENANTS = (ACME, OTHER)
 TRANSPORTERS = ("t1", "t2")
 KEYS: tuple[Key, ...] = (*((ACME, BroadcastId(f"b{n}")) for n in range(1, 5)), (OTHER, BroadcastId("b1")))
+COMMANDS = ("pause", "resume")
 PROGRESS = (TripStatus.LOADED, TripStatus.DELIVERED, TripStatus.DELIVERED, TripStatus.CANCELLED, TripStatus.ASSIGNED)
 
 
@@ -174,13 +188,34 @@ class Both:
     async def purge(self, before_ms: int) -> None:
         assert await self.one.purge_requests(before_ms) == await self.other.purge_requests(before_ms)
 
+    async def control(self, rng: Random, at_ms: int) -> None:
+        """A tenant is created, or an operator's command recorded or answered; some come again or on a wrong version."""
+        tenant, number = rng.choice(TENANTS), rng.randrange(1, 6)
+        match rng.randrange(6):
+            case 0:
+                settings = TenantSettings(toggle_limit=number)
+                created = await self.one.create_tenant(tenant, settings)
+                assert created == await self.other.create_tenant(tenant, settings)
+            case 1:
+                for journal in (self.one, self.other):
+                    await journal.finish_control(tenant, number, {"at_ms": at_ms})
+            case _:
+                known = await self.one.read_tenant(tenant) or TenantControl()
+                version = known.version + rng.choice((0, 1, 1, 1, 2))
+                after = replace(known, paused=not known.paused, version=version)
+                key = RequestKey(tenant, rng.choice((Role.OPERATOR, Role.ADMIN)), "op1", f"r{rng.randrange(12)}")
+                record = ControlRecord(key, "f", rng.choice(COMMANDS), {"n": number}, at_ms, version)
+                then = rng.choice((after, after, None))
+                answer = await self.one.record_control(record, then)
+                assert answer == await self.other.record_control(record, then)
+
     async def compare(self) -> None:
         assert await everything(self.one) == await everything(self.other)
 
 
 async def everything(journal: Journal) -> list[object]:
     """All that can be read."""
-    said: list[object] = [await journal.engaged_vehicles()]
+    said: list[object] = [await journal.engaged_vehicles(), await journal.control_versions(TENANTS)]
     for tenant in TENANTS:
         said += [await journal.list_broadcasts(tenant, customer, 4) for customer in (None, "c1", "c2")]
         said += [await journal.list_board(tenant, NOW_MS + 20, after, 2) for after in (None, BroadcastId("b2"))]
@@ -189,6 +224,9 @@ async def everything(journal: Journal) -> list[object]:
             said.append(await journal.read_trips(tenant, transporter_id=transporter))
         said += [await journal.read_trips(tenant, driver_id=DriverId(driver)) for driver in ("t1d1", "t1d2", "t2d1")]
         said += [await journal.read_vehicle(tenant, VehicleId(vehicle)) for vehicle in ("t1v1", "t1v2")]
+        said.append(await journal.read_tenant(tenant))
+        said.append(await journal.read_control_log(tenant, before=None, limit=100))
+        said.append(await journal.read_control_log(tenant, before=4, limit=2, commands=COMMANDS[:1]))
     for key in KEYS:
         said += [await journal.read_broadcast(*key), await journal.read_events(*key)]
     return said
@@ -201,6 +239,8 @@ async def run(rng: Random, steps: int, journal: Journal) -> None:
         for tenant in TENANTS:
             await one.put_fleet(tenant, FLEET)
     for _ in range(steps):
+        if rng.random() < 0.3:
+            await both.control(rng, owners.clock_ms)
         match rng.randrange(30):
             case 0 | 1:
                 keys = rng.sample(KEYS, 2)

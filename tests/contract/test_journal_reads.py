@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from haulcast.domain.control import TenantControl
 from haulcast.domain.evolve import replay
 from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
@@ -239,9 +240,9 @@ async def test_a_tenant_is_created_once_with_its_settings(journal: Journal) -> N
     assert await journal.create_tenant(TenantId("new"), settings)
     assert not await journal.create_tenant(TenantId("new"), TenantSettings())
     assert not await journal.create_tenant(TenantId("new"), settings)
-    assert await journal.read_tenant(TenantId("new")) == settings
+    assert await journal.read_tenant(TenantId("new")) == TenantControl(settings)
     assert await journal.create_tenant(TenantId("everybody"), TenantSettings())
-    assert await journal.read_tenant(TenantId("everybody")) == TenantSettings()
+    assert await journal.read_tenant(TenantId("everybody")) == TenantControl()
 
 
 async def test_the_same_ids_in_two_tenants_are_different_things(journal: Journal) -> None:

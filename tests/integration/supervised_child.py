@@ -1,6 +1,7 @@
 """Stands in for a node under the supervisor: listens where a node does, is ready, says who it is, and ends when told.
 
-With the argument `stubborn` it does not end when told; with `lame` it is never ready if the file LAME exists.
+SIGUSR1 drains it: it ends by itself, as if an admin had asked for that. With the argument `stubborn` it does not end
+when told; with `lame` it is never ready if the file LAME exists.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ async def main(stubborn: bool, is_lame: Callable[[], bool]) -> None:
     """Listen on both ports until SIGTERM."""
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, (lambda: None) if stubborn else ending.set)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, ending.set)
 
     async def ready(_: web.Request) -> web.Response:
         return web.Response(status=503 if is_lame() else 200)

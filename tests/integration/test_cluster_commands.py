@@ -2,8 +2,13 @@
 
 import asyncio
 import json
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -11,6 +16,8 @@ from redis import Redis
 
 from haulcast.cli import main
 from haulcast.config import VARIABLES
+from haulcast.doctor import redis_keys
+from haulcast.storage.redis.keys import DATAGRAMS, FORMAT, KEYS, OWNER, PREFIX
 from tests.databases import blocking, create_database, drop_database
 
 FLEET = (
@@ -134,3 +141,116 @@ def test_doctor_warns_of_a_redis_that_forgets_when_it_is_full(
     assert "maxmemory-policy is allkeys-lru" in shown
     assert "noeviction" in shown
     assert "cluster" in shown
+
+
+# --- What doctor says of the keys in Redis ---------------------------------------------------------------------------
+
+NEWER, OLDER = FORMAT + 1, FORMAT - 1
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator["Redis"]:
+    """With nothing in it, but for what the test puts there."""
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()
+        yield redis
+        redis.flushdb()
+
+
+def keys_shown(capsys: pytest.CaptureFixture[str]) -> str:
+    """What doctor says of them: it never keeps a server from starting."""
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    return shown[shown.index("keys           ") :]
+
+
+def test_doctor_lists_every_family_of_keys_with_what_it_is_for(
+    redis: "Redis", capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And for how long one lives, and how many there are now. Nothing is wrong with any of them."""
+    for number, key in enumerate(KEYS, start=1):
+        for copy in range(number if "<" in key.pattern else 1):
+            redis.zadd(key(f"acme{copy}", "b1"), {"7": 1})
+            redis.pexpire(key(f"acme{copy}", "b1"), 60_000)
+    redis.set("somebody:else", "")
+    with redis.pubsub() as node:  # type: ignore[no-untyped-call]
+        database = redis.connection_pool.connection_kwargs.get("db") or 0
+        node.subscribe(DATAGRAMS(database, 7), DATAGRAMS(99, 8))  # another database's is not counted
+        node.get_message(timeout=5)
+        shown = keys_shown(capsys)
+    for number, key in enumerate(KEYS, start=1):
+        count = number if "<" in key.pattern else 1
+        lives = {0: "varies", 3_600_000: "1 hour", 86_400_000: "1 day"}[key.ttl_ms]
+        row = re.escape(f"{key.pattern}|{lives}|{key.purpose.partition(';')[0]}").replace(r"\|", " +")
+        assert re.search(rf"^ +{count}  {row}$", shown, re.MULTILINE), shown
+    assert re.search(rf"^ +1  {re.escape(DATAGRAMS.pattern)} +channel ", shown, re.MULTILINE), shown
+    assert f"(format {FORMAT})\n" in shown
+    assert "somebody" not in shown
+    assert "->" not in shown.partition("nodes          ")[0]
+
+
+@pytest.mark.parametrize(("number", "whose"), [(OLDER, "an older"), (NEWER, "a newer"), (312, "a newer")])
+def test_doctor_finds_what_another_format_has_left_and_how_to_remove_it(
+    redis: "Redis", redis_url: str, capsys: pytest.CaptureFixture[str], number: int, whose: str
+) -> None:
+    """The command that it shows removes that and nothing else, with the password beside it."""
+    for broadcast in range(5):
+        redis.set(OWNER("acme", f"b{broadcast}").replace(PREFIX, f"hc{number}:"), "1 1", ex=7_300)
+    redis.set(OWNER("acme", "b1"), "1 1", ex=60)
+    shown = keys_shown(capsys)
+    found = re.search(rf"^note  keys +5 of format {number}, .*, \.\.\.\n      -> (.*)", shown, re.MULTILINE)
+    assert found is not None, shown
+    assert f"left by {whose} version: they end by their time to live" in found[1]
+    assert "the last in 2 hours" in found[1]
+    command = found[1].rpartition(": ")[2]
+    password = urlsplit(redis_url).password
+    assert not password or password not in shown
+    assert f"'hc{number}:*'" in command
+    if shutil.which("redis-cli") is not None:
+        beside = {"REDISCLI_AUTH": password} if password else {}
+        done = subprocess.run(["sh", "-c", command], env={**os.environ, **beside}, capture_output=True, timeout=20)
+        assert (done.returncode, done.stderr) == (0, b""), done
+        assert redis.keys() == [OWNER("acme", "b1").encode()]
+
+
+@pytest.mark.parametrize("number", [OLDER, NEWER])
+@pytest.mark.parametrize("keys", [0, 1])
+def test_doctor_says_which_nodes_to_stop_where_two_formats_run(
+    redis: "Redis", capsys: pytest.CaptureFixture[str], number: int, keys: int
+) -> None:
+    for _ in range(keys):
+        redis.set(f"hc{number}:nodes", "", ex=60)
+    with redis.pubsub() as node:  # type: ignore[no-untyped-call]
+        node.subscribe(f"hc{number}:node:0:7")
+        node.get_message(timeout=5)
+        shown = keys_shown(capsys)
+    assert f"of format {number}" in shown
+    assert "1 nodes listen" in shown
+    assert f"stop all of format {min(number, FORMAT)}, then only those of format {max(number, FORMAT)} run" in shown
+    assert "unlink" not in shown
+
+
+def test_doctor_finds_keys_of_no_family_and_keys_that_never_end(
+    redis: "Redis", capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever their names are; nothing in one gets to the terminal that is no text."""
+    redis.set(f"{PREFIX}presence:{{acme}}:mood", "good", ex=60)
+    redis.set(OWNER("acme", "b1"), "1 1")
+    redis.set(PREFIX.encode() + b"\xff\x1b[2J", "", ex=60)
+    shown = keys_shown(capsys)
+    assert f"note  keys           2 begin with {PREFIX} and are of no family: " in shown
+    assert f"'{PREFIX}presence:{{acme}}:mood'" in shown
+    assert "\x1b" not in shown
+    assert f"note  keys           1 without a time to live: '{OWNER('acme', 'b1')}'\n" in shown
+    assert re.search(r"pexpire NAME \d+$", shown, re.MULTILINE)
+
+
+def test_doctor_looks_at_no_more_keys_than_it_may(
+    redis: "Redis", capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nearly all are somebody else's."""
+    monkeypatch.setattr(redis_keys, "MOST_KEYS", 2_000)
+    redis.mset({f"other:{number}": "" for number in range(20_000)})
+    redis.config_resetstat()
+    assert "there are more than were looked at" in keys_shown(capsys)
+    assert redis.info("commandstats")["cmdstat_scan"]["calls"] == 2

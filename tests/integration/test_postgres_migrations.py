@@ -5,6 +5,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
@@ -12,15 +13,24 @@ from typing import TypeAlias
 import pytest
 
 from haulcast.demo.stores import PrivatePostgres
+from haulcast.domain.control import TenantControl
 from haulcast.domain.ids import VehicleId
 from haulcast.errors import ConfigError
+from haulcast.ports import ControlRecord, RequestKey, Role
 from haulcast.storage.postgres import PostgresJournal, migrate, pending
-from tests.contract.hauls import ACME, FLEET, another, land
+from haulcast.storage.settings_documents import read_settings, write_settings
+from tests.contract.hauls import ACME, FLEET, OTHER, another, land
 from tests.databases import admin, create_database, drop_database, renamed
 
 AddRevision: TypeAlias = Callable[[str], None]
 
-ALL = ["0001", "0002", "0003"]
+ALL = ["0001", "0002", "0003", "0004"]
+
+MADE_BEFORE = "INSERT INTO tenants (tenant_id, settings) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+V1_DEFAULT, V1_OTHER = (
+    (Path(__file__).parents[1] / "data" / "settings" / name).read_text()
+    for name in ("v1_default.json", "v1_other.json")
+)
 
 REVISIONS = sys.modules[migrate.__module__]
 """The module, whose name is that of the function too."""
@@ -121,17 +131,59 @@ async def test_a_newer_schema_that_this_version_cannot_live_with_is_refused(url:
             await refused(url)
 
 
-FOURTH = """
+async def test_tenants_of_before_keep_their_settings_also_those_that_the_version_before_still_makes(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def made_as_before(tenant: str, document: str) -> None:
+        async with admin(url) as connection:
+            await connection.execute("SET ROLE haulcast_tenant")
+            await connection.execute("SELECT set_config('haulcast.tenant', $1, false)", tenant)
+            await connection.execute(MADE_BEFORE, tenant, document)
+
+    async def read_as_before(tenant: str) -> object:
+        return await value(url, f"SELECT settings FROM tenants WHERE tenant_id = '{tenant}'")
+
+    before = tmp_path / "migrations"
+    shutil.copytree(REVISIONS.MIGRATIONS, before)
+    (before / "versions" / "0004_control.py").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(REVISIONS, "MIGRATIONS", before)
+        assert await migrate(url) == ALL[:-1]
+    await made_as_before("acme", V1_OTHER)
+    assert await migrate(url) == ["0004"]
+    await made_as_before("other", V1_DEFAULT)
+    journal = await PostgresJournal.open(url)
+    try:
+        settings = read_settings(V1_OTHER)
+        assert await journal.read_tenant(ACME) == TenantControl(settings, False, 1, ())
+        assert await journal.read_tenant(OTHER) == TenantControl()
+        assert await value(url, "SELECT string_agg(DISTINCT mode, ',') FROM tenants") == "progressive"
+
+        # As long as no setting is changed, the version before goes on reading them.
+        key = RequestKey(ACME, Role.OPERATOR, "op1", "r1")
+        pause = ControlRecord(key, "f", "pause", {}, 1, 2)
+        assert await journal.record_control(pause, TenantControl(settings, True, 2)) == replace(pause, number=1)
+        assert await read_as_before("acme") == V1_OTHER
+        blast = replace(settings, dispatch_mode="blast")
+        switch = ControlRecord(replace(key, request_id="r2"), "f", "switch_mode", {}, 1, 3)
+        await journal.record_control(switch, TenantControl(blast, True, 3))
+        assert await read_as_before("acme") == write_settings(blast)
+        assert await value(url, "SELECT mode FROM tenants WHERE tenant_id = 'acme'") == "blast"
+    finally:
+        await journal.close()
+
+
+FIFTH = """
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
     op.execute("ALTER TABLE broadcasts ADD COLUMN colour TEXT")
     op.execute("ALTER TABLE request_log ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
-    op.execute("CREATE TABLE fourth (tenant_id TEXT)")
+    op.execute("CREATE TABLE fifth (tenant_id TEXT)")
     op.execute({last!r})
 """
 
@@ -144,7 +196,7 @@ def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddRevision
     monkeypatch.setattr(REVISIONS, "MIGRATIONS", copy)
 
     def add(last: str) -> None:
-        (copy / "versions" / "0004_fourth.py").write_text(FOURTH.format(last=last))
+        (copy / "versions" / "0005_fifth.py").write_text(FIFTH.format(last=last))
 
     return add
 
@@ -162,8 +214,8 @@ async def test_a_migration_runs_while_the_version_before_it_commits(url: str, ad
             landed += 1
 
     committing = asyncio.create_task(commit())
-    add_revision("CREATE INDEX fourth_status ON broadcasts (tenant_id, status)")
-    assert await migrate(url) == ["0004"]
+    add_revision("CREATE INDEX fifth_status ON broadcasts (tenant_id, status)")
+    assert await migrate(url) == ["0005"]
     done.set()
     await committing
     assert len(await journal.list_broadcasts(ACME, None, 1_000)) == landed
@@ -176,7 +228,7 @@ async def test_a_revision_is_applied_once_however_many_nodes_find_it_missing(
     await migrate(url)
     add_revision("SELECT pg_sleep(0.2)")
     applied = await asyncio.gather(*(migrate(url) for _ in range(4)))
-    assert sorted(applied) == [[], [], [], ["0004"]]
+    assert sorted(applied) == [[], [], [], ["0005"]]
 
 
 async def test_a_migration_that_waits_for_a_lock_holds_nobody_up_for_long(
@@ -197,18 +249,18 @@ async def test_a_migration_that_waits_for_a_lock_holds_nobody_up_for_long(
                 await land(journal, haul.step(haul.created()))
             await asyncio.sleep(0.01)
         assert not migration.done()
-    assert await migration == ["0004"]
+    assert await migration == ["0005"]
     await journal.close()
 
 
 async def test_a_migration_that_fails_leaves_the_database_as_it_was(url: str, add_revision: AddRevision) -> None:
     await migrate(url)
     add_revision("this is not SQL")
-    assert await pending(url) == ["0004"]
+    assert await pending(url) == ["0005"]
     with pytest.raises(ConfigError, match="syntax error"):
         await migrate(url)
-    assert await value(url, "SELECT to_regclass('haulcast.fourth')") is None
-    assert await pending(url) == ["0004"]
+    assert await value(url, "SELECT to_regclass('haulcast.fifth')") is None
+    assert await pending(url) == ["0005"]
 
 
 # --- Roles -----------------------------------------------------------------------------------------------------------

@@ -5,16 +5,19 @@ The tables are found in the catalog: one that is added without a policy fails he
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
 
+from haulcast.domain.control import TenantControl
 from haulcast.domain.ids import DriverId, TransporterId
 from haulcast.domain.settings import TenantSettings
+from haulcast.ports import ControlRecord, RequestKey, Role
 from haulcast.storage.postgres import Limits, PostgresJournal
 from haulcast.storage.postgres.connections import NODE_ROLE, TENANT_ROLE, Link
-from tests.contract.hauls import ACME, FLEET, OTHER, another, land, logged
+from tests.contract.hauls import ACME, FLEET, NOW_MS, OTHER, another, land, logged
 from tests.databases import admin, empty
 
 Connection = Any
@@ -30,6 +33,9 @@ async def url(migrated_url: str) -> str:
     try:
         for tenant in (ACME, OTHER):
             await journal.create_tenant(tenant, TenantSettings())
+            key = RequestKey(tenant, Role.OPERATOR, "op1", "r1")
+            paused = TenantControl(paused=True, version=2)
+            await journal.record_control(ControlRecord(key, "f", "pause", {}, NOW_MS, 2), paused)
             await journal.put_fleet(tenant, FLEET)
             haul = another(1, tenant=tenant)
             await land(
@@ -90,6 +96,54 @@ async def test_every_table_either_belongs_to_tenants_or_is_known_not_to(url: str
             assert everybody == 2, f"{table} has no rows to try it with"
 
 
+async def test_every_policy_of_the_tenants_role_binds_it_to_its_tenant(url: str) -> None:
+    """On each table of tenants there is one, for whatever is done; nothing else lets the role, or everybody, see more:
+    several policies of a table are alternatives."""
+    async with admin(url) as connection:
+        policies = await connection.fetch(
+            """
+            SELECT tablename, cmd, qual, coalesce(with_check, qual) AS check, permissive
+            FROM pg_policies
+            WHERE schemaname = 'haulcast' AND roles && ARRAY['public', $1]::NAME[]
+            """,
+            TENANT_ROLE,
+        )
+    bound = "(tenant_id = current_setting('haulcast.tenant'::text, true))"
+    assert sorted(tuple(policy) for policy in policies) == [
+        (table, "ALL", bound, bound, "PERMISSIVE") for table in sorted((await tables(url)).keys() - NOT_OF_TENANTS)
+    ]
+
+
+@pytest.mark.parametrize("role", [NODE_ROLE, TENANT_ROLE])
+async def test_no_role_is_above_the_policies(url: str, role: str) -> None:
+    """Neither by itself nor by one that it may take; nor does it own a table, and could drop what keeps it apart."""
+    async with admin(url) as connection:
+        above = await connection.fetch(
+            "SELECT rolname FROM pg_roles WHERE (rolsuper OR rolbypassrls) AND pg_has_role($1, oid, 'MEMBER')", role
+        )
+        owned = await connection.fetch(
+            """
+            SELECT relname FROM pg_class
+            WHERE relnamespace = 'haulcast'::regnamespace AND pg_has_role($1, relowner, 'MEMBER')
+            """,
+            role,
+        )
+    assert [*above, *owned] == []
+
+
+async def test_nothing_in_the_schema_looks_past_the_policies_with_its_owner_s_eyes(url: str) -> None:
+    """As views and functions may that act for whoever made them. There are none; one that is added has to be thought
+    about."""
+    async with admin(url) as connection:
+        views = await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'haulcast'::regnamespace"
+        )
+        functions = await connection.fetch(
+            "SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace = 'haulcast'::regnamespace"
+        )
+    assert [*views, *functions] == []
+
+
 async def test_a_tenant_sees_its_own_rows_and_no_others(url: str) -> None:
     seen = set()
     async with acting(url, TENANT_ROLE, "acme") as connection:
@@ -111,6 +165,7 @@ async def test_a_tenant_sees_its_own_rows_and_no_others(url: str) -> None:
         "events",
         "offers",
         "assignments",
+        "control_log",
     }
 
 
@@ -191,7 +246,45 @@ async def test_a_query_that_forgets_the_tenant_gets_that_of_the_request_alone(ur
     journal = await PostgresJournal.open(url, Limits(requests=1))
     try:
         for tenant in (ACME, OTHER):
-            rows = await journal._requests.run(lambda link: link.fetch("SELECT tenant_id FROM broadcasts"), tenant)
-            assert [row["tenant_id"] for row in rows] == [tenant]
+            for table in ("broadcasts", "tenants", "control_log"):
+                rows = await journal._requests.run(partial(Link.fetch, query=f"SELECT tenant_id FROM {table}"), tenant)
+                assert [row["tenant_id"] for row in rows] == [tenant]
     finally:
         await journal.close()
+
+
+async def test_a_command_that_forgets_the_tenant_reaches_that_of_the_request_alone(url: str) -> None:
+    async with acting(url, TENANT_ROLE, "acme") as connection:
+        assert await connection.execute("UPDATE tenants SET paused = false, control_version = 9") == "UPDATE 1"
+        assert await connection.execute("UPDATE control_log SET outcome = '{}'") == "UPDATE 1"
+    async with acting(url, TENANT_ROLE, "other") as connection:
+        assert tuple(await connection.fetchrow("SELECT paused, control_version FROM tenants")) == (True, 2)
+        assert await connection.fetchval("SELECT outcome FROM control_log") is None
+
+
+async def test_of_what_was_recorded_a_request_can_change_nothing_but_the_outcome(url: str) -> None:
+    async with admin(url) as connection:
+        columns = [
+            row["attname"]
+            for row in await connection.fetch(
+                "SELECT attname FROM pg_attribute WHERE attrelid = 'control_log'::regclass AND attnum > 0"
+            )
+        ]
+    changed = set()
+    async with acting(url, TENANT_ROLE, "acme") as connection:
+        for column in columns:
+            try:
+                await connection.execute(f"UPDATE control_log SET {column} = {column}")
+            except asyncpg.InsufficientPrivilegeError:
+                continue
+            changed.add(column)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("DELETE FROM control_log")
+    assert changed == {"outcome"}
+
+
+async def test_a_node_sees_of_tenants_nothing_but_their_versions(url: str) -> None:
+    async with acting(url, NODE_ROLE) as connection:
+        assert await count(connection, "SELECT sum(control_version) FROM tenants") == 4
+        for asked in ("SELECT count(settings) FROM tenants", "SELECT count(*) FROM control_log"):
+            assert await count(connection, asked) is None, asked

@@ -17,7 +17,7 @@ from haulcast.errors import ClusterUnavailable
 from haulcast.ports import LAPSED_KEPT_S, MAX_POSITIONS, Ownership, Presence
 from haulcast.storage.redis import RedisCluster, RedisPresence, reports
 from haulcast.storage.redis.client import RedisClient, Reply
-from haulcast.storage.redis.keys import DATAGRAMS, ENGAGED, KEYS, TOGGLES
+from haulcast.storage.redis.keys import DATAGRAMS, ENGAGED, FORMAT, KEYS, TOGGLES, family_of, format_of
 from haulcast.storage.redis.scripts import Call as ScriptCall
 from haulcast.storage.redis.scripts import Command, Script
 from tests.contract.shared import ManualClock, emptied, eventually
@@ -662,6 +662,10 @@ def test_names_are_put_together_and_recognised() -> None:
     assert TOGGLES.matches("hc1:presence:{acme}:toggles:t.1")
     for other in ("hc1:presence:{acme}:toggles:", "hc1:presence:{ac/me}:toggles:t", "hc2:presence:{acme}:toggles:t"):
         assert not TOGGLES.matches(other)
+        assert family_of(other) is None
+    assert family_of(TOGGLES("acme", "t.1")) is TOGGLES
+    assert {format_of(key.pattern) for key in (*KEYS, DATAGRAMS)} == {FORMAT}
+    assert [format_of(name) for name in ("hc12:x", "hc:x", "hcx:", "other:hc1:")] == [12, None, None, None]
 
 
 async def test_connections_are_bounded_and_none_is_left_after_closing(tmp_path: Path) -> None:

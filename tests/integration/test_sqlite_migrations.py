@@ -7,16 +7,23 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import haulcast
+from haulcast.domain.control import TenantControl
 from haulcast.errors import ConfigError
+from haulcast.ports import ControlRecord, RequestKey, Role
+from haulcast.storage.settings_documents import read_settings, write_settings
 from haulcast.storage.sqlite import SqliteJournal, migrate, pending, queries
 from haulcast.storage.sqlite.database import LockFile
+from tests.contract.hauls import ACME
 
-ALL = ["0001", "0002", "0003", "0004"]
+ALL = ["0001", "0002", "0003", "0004", "0005"]
+
+V1_OTHER = (Path(__file__).parents[1] / "data" / "settings" / "v1_other.json").read_text()
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def test_an_empty_database_gets_everything_once(path: Path) -> None:
     assert migrate(path) == ALL
     assert pending(path) == migrate(path) == []
     tables = {name for (name,) in query(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    assert {"tenants", "broadcasts", "offers", "events", "assignments", "request_log", "incarnations"} <= tables
+    assert {"tenants", "broadcasts", "offers", "events", "assignments", "request_log", "control_log"} <= tables
 
 
 def test_every_table_of_ours_is_strict_and_begins_its_key_with_the_tenant(path: Path) -> None:
@@ -61,7 +68,7 @@ def test_opening_what_needs_no_migration_imports_neither_alembic_nor_sqlalchemy(
 
 def test_no_query_reads_more_than_it_has_to(path: Path) -> None:
     """Each finds its rows by an index, and by more of it than the tenant; these are the exceptions."""
-    whole = {"BOARD", "ENGAGED_VEHICLES", "NEWEST_BROADCASTS", "TENANT"}
+    whole = {"BOARD", "CONTROL_VERSIONS", "ENGAGED_VEHICLES", "NEWEST_BROADCASTS", "PUT_CONTROL", "TENANT"}
     migrate(path)
     with closing(sqlite3.connect(path)) as connection:
         for name, sql in vars(queries).items():
@@ -117,20 +124,49 @@ async def test_nobody_migrates_under_a_server(path: Path) -> None:
     assert pending(path) == ALL
 
 
-FIFTH = """
+async def test_tenants_of_before_keep_their_settings(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[migrate.__module__]
+    before = path.parent / "migrations"
+    shutil.copytree(module.MIGRATIONS, before)
+    (before / "versions" / "0005_control.py").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "MIGRATIONS", before)
+        assert migrate(path) == ALL[:-1]
+    query(path, f"INSERT INTO tenants (tenant_id, settings) VALUES ('acme', '{V1_OTHER}')")
+    assert migrate(path) == ALL[-1:]
+    journal = await SqliteJournal.open(path)
+    try:
+        settings = read_settings(V1_OTHER)
+        assert await journal.read_tenant(ACME) == TenantControl(settings, False, 1, ())
+        assert query(path, "SELECT settings, mode FROM tenants") == [(V1_OTHER, "progressive")]
+
+        # Nothing is rewritten before a setting is changed.
+        key = RequestKey(ACME, Role.OPERATOR, "op1", "r1")
+        pause = ControlRecord(key, "f", "pause", {}, 1, 2)
+        assert await journal.record_control(pause, TenantControl(settings, True, 2)) == replace(pause, number=1)
+        assert query(path, "SELECT settings FROM tenants") == [(V1_OTHER,)]
+        blast = replace(settings, dispatch_mode="blast")
+        switch = ControlRecord(replace(key, request_id="r2"), "f", "switch_mode", {}, 1, 3)
+        await journal.record_control(switch, TenantControl(blast, True, 3))
+        assert query(path, "SELECT settings, mode FROM tenants") == [(write_settings(blast), "blast")]
+    finally:
+        await journal.close()
+
+
+SIXTH = """
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
-    op.execute("CREATE TABLE fifth (id INTEGER PRIMARY KEY)")
+    op.execute("CREATE TABLE sixth (id INTEGER PRIMARY KEY)")
     op.execute({last!r})
 """
 
 
-@pytest.mark.parametrize("last", ["CREATE INDEX fifth_id ON fifth (id)", "this is not SQL"])
+@pytest.mark.parametrize("last", ["CREATE INDEX sixth_id ON sixth (id)", "this is not SQL"])
 def test_a_migration_that_fails_leaves_the_database_as_it_was(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
@@ -138,18 +174,18 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     copy = tmp_path / "migrations"
     module = sys.modules[migrate.__module__]
     shutil.copytree(module.MIGRATIONS, copy)
-    (copy / "versions" / "0005_fifth.py").write_text(FIFTH.format(last=last))
+    (copy / "versions" / "0006_sixth.py").write_text(SIXTH.format(last=last))
     monkeypatch.setattr(module, "MIGRATIONS", copy)
-    assert pending(path) == ["0005"]
+    assert pending(path) == ["0006"]
     if last.startswith("CREATE"):
-        assert migrate(path) == ["0005"]
-        assert query(path, "SELECT * FROM fifth") == []
+        assert migrate(path) == ["0006"]
+        assert query(path, "SELECT * FROM sixth") == []
         assert pending(path) == []
     else:
         with pytest.raises(ConfigError, match="syntax error"):
             migrate(path)
-        assert query(path, "SELECT name FROM sqlite_schema WHERE name = 'fifth'") == []
-        assert pending(path) == ["0005"]
+        assert query(path, "SELECT name FROM sqlite_schema WHERE name = 'sixth'") == []
+        assert pending(path) == ["0006"]
 
 
 def test_an_installed_copy_finds_its_migrations_from_anywhere(tmp_path: Path) -> None:

@@ -133,6 +133,32 @@ def test_a_node_that_dies_is_replaced_while_the_port_goes_on_answering(start: Ca
     assert (death["node"], death["pid"], death["signal"]) == (1, first, "SIGKILL")
 
 
+def test_a_node_that_was_drained_is_started_again_at_once_and_not_called_dead(start: Callable[..., Supervised]) -> None:
+    """However often in a row: a node that was told to go has done nothing wrong."""
+    supervised = start()
+    first, *others = supervised.until_up()
+    for drains in (1, 2, 3, 4):
+        before = supervised.pid(1)
+        os.kill(before, signal.SIGUSR1)
+        until(lambda drains=drains: len(supervised.events("node_drained")) == drains)  # type: ignore[misc]
+        until(lambda before=before: supervised.pid(1) not in (0, before))  # type: ignore[misc]
+    assert supervised.pids()[1:] == others
+    assert [(line["node"], line["level"]) for line in supervised.events("node_drained")] == [(1, "info")] * 4
+    assert supervised.events("node_drained")[0]["pid"] == first
+    assert not supervised.events("node_died")
+
+
+def test_a_node_that_is_drained_while_all_stop_stays_away(start: Callable[..., Supervised]) -> None:
+    supervised = start()
+    pids = supervised.until_up()
+    supervised.process.terminate()
+    with suppress(ProcessLookupError):
+        os.kill(pids[0], signal.SIGUSR1)
+    assert supervised.ended() == 0
+    assert gone(pids)
+    assert len(supervised.events("node_started")) == NODES
+
+
 def test_a_node_that_cannot_run_is_tried_again_and_again_ever_more_slowly(start: Callable[..., Supervised]) -> None:
     supervised = start("lame")  # without the file's name, so that it fails
     until(lambda: len(supervised.events("node_died")) >= 3 * NODES)

@@ -7,53 +7,32 @@ Every check yields what is wrong in words; nothing means that all is well.
    claim raises the epoch by one, and a node that was given up decides nothing once its lease must have run out.
 2. Trips and broadcasts: no truck is won twice, no driver and no vehicle is on two active trips, no customer has two
    live broadcasts, nothing is assigned after the expiry, the events give the state, every broadcast ends in time.
-3. Requests: each is answered in the end; every answer is the one that the journal holds, whoever was asked and however
-   often; what was promised has happened, and what was refused has not.
+3. Requests (`requests_checker`), accepts that wait (`accepts_checker`), and what operators do (`control_checker`).
 4. Publications: nothing but what is durable, each step at most once, in order at each node; a node that lives has
    told everything that it has written.
 5. Rest: no actor, deadline, index entry, task or open question anywhere; all nodes hold their leases, and each knows
    the others.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from haulcast.actors.membership import LEASE_TTL_S
 from haulcast.domain.broadcast import Broadcast
-from haulcast.domain.commands import Accept, Cancel, Create, Decline, UpdateTrip
-from haulcast.domain.events import Cancelled, Created, Declined, Event, Expired, TripUpdated, TruckAssigned
+from haulcast.domain.events import Event, Expired, TruckAssigned
 from haulcast.domain.evolve import evolve
 from haulcast.domain.ids import BroadcastId
-from haulcast.domain.replies import Done
 from haulcast.domain.states import ACTIVE_TRIP
-from haulcast.ports import RequestKey, Write
-from haulcast.storage import documents
-from tests.sim.chronicle import Landing, Loss, Request, Taking, WatchedJournal
-from tests.sim.cluster_servers import JOURNAL_PATIENCE_S, Server
+from haulcast.ports import Write
+from tests.sim.accepts_checker import check_accepts
+from tests.sim.chronicle import Landing, Loss, Taking
+from tests.sim.cluster_servers import JOURNAL_PATIENCE_S
+from tests.sim.control_checker import check_control
+from tests.sim.evidence import Evidence, Violations
 from tests.sim.lines import LATEST_S
+from tests.sim.requests_checker import check_requests
 from tests.sim.virtual_time import START_MS
-from tests.sim.world import World, leftovers
-
-Violations = Iterator[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that there is to judge by. Faults ended at `faults_end_s`; `bound_s` later all must be well."""
-
-    world: World
-    journal: WatchedJournal
-    servers: Sequence[Server]
-    requests: Mapping[RequestKey, Request]
-    faults_end_s: float
-    bound_s: float
-
-    @property
-    def landed(self) -> Iterator[Write]:
-        """Every write that became durable, in order."""
-        return (entry.write for entry in self.journal.book if isinstance(entry, Landing))
+from tests.sim.world import leftovers
 
 
 def check_at_rest(evidence: Evidence) -> list[str]:
@@ -64,7 +43,9 @@ def check_at_rest(evidence: Evidence) -> list[str]:
         *_those_given_up(evidence),
         *_engagements(evidence),
         *chain.from_iterable(_broadcast(evidence, *one) for one in histories.values()),
-        *_requests(evidence),
+        *check_requests(evidence),
+        *check_accepts(evidence, histories),
+        *check_control(evidence),
         *_publications(evidence, histories),
         *_nodes(evidence),
     ]
@@ -117,7 +98,7 @@ def _those_given_up(evidence: Evidence) -> Violations:
             continue
         if isinstance(entry, Taking):
             who, decided_at_ms = entry.incarnation, entry.at_ms - on_its_way_ms
-        elif entry.write.fence is not None:
+        elif isinstance(entry, Landing) and entry.write.fence is not None:
             who, decided_at_ms = entry.write.fence.incarnation, entry.write.at_ms
         else:
             continue
@@ -169,74 +150,6 @@ def _broadcast(evidence: Evidence, state: Broadcast, events: Sequence[Event]) ->
         yield f"{name} never ended"
     elif state.ended_at_ms > bound_ms:
         yield f"{name} ended at {state.ended_at_ms}, due at {state.expires_at_ms}"
-
-
-# --- Requests --------------------------------------------------------------------------------------------------------
-
-
-def _requests(evidence: Evidence) -> Violations:
-    logged: defaultdict[RequestKey, list[Write]] = defaultdict(list)
-    for write in evidence.landed:
-        if write.logged is not None:
-            logged[write.logged.origin.key].append(write)
-    winners: dict[object, RequestKey] = {}
-    for key, request in evidence.requests.items():
-        name = f"{key.role} {key.user_id} {key.request_id!r}"
-        if request.open:
-            yield f"{name}: not answered, after {len(request.sent_at_ms)} tries and {request.errors[-3:]}"
-        if request.undurable:
-            yield f"{name}: answered before the answer was durable"
-        if len(logged[key]) > 1:
-            yield f"{name}: carried out {len(logged[key])} times"
-        for _, reply in request.replies:
-            if not logged[key]:
-                yield f"{name}: answered {reply}, of which the journal has nothing"
-                break
-            [write, *_] = logged[key]
-            assert write.logged is not None
-            if documents.write_reply(write.logged.reply) != documents.write_reply(reply):
-                yield f"{name}: answered {reply}, but the journal has {write.logged.reply}"
-        for write in logged[key]:
-            assert write.logged is not None
-            yield from (f"{name}: {what}" for what in _deeds(evidence, request, write, write.logged.reply))
-            if isinstance(request.command, Accept) and isinstance(write.logged.reply, Done):
-                truck = write.logged.reply.data["request_id"]
-                if winners.setdefault(truck, key) != key:
-                    yield f"{name}: won truck {truck}, as {winners[truck]} did"
-
-
-def _deeds(evidence: Evidence, request: Request, write: Write, reply: object) -> Violations:
-    """What the write of a reply did, against what the reply says."""
-    command = request.command
-    trip = write.assigned
-    if not isinstance(reply, Done):
-        if trip is not None or any(isinstance(event, Created | Cancelled | TripUpdated) for event in write.events):
-            yield f"refused with {reply}, and yet {write.events}"
-        return
-    match command:
-        case Accept():
-            said = (reply.data["trip_id"], command.transporter_id, command.vehicle_id, command.driver_id)
-            if trip is None or (trip.trip_id, trip.transporter_id, trip.vehicle_id, trip.driver_id) != said:
-                yield f"promised {said}, written {trip}"
-        case Create():
-            if write.broadcast_id != reply.data["broadcast_id"] or not isinstance(write.events[0], Created):
-                yield f"promised {reply.data['broadcast_id']}, written {write.broadcast_id}"
-        case Cancel():
-            if not any(isinstance(event, Cancelled) for event in write.events):
-                yield "said to be cancelled, and is not"
-        case UpdateTrip():
-            told = {
-                (event.trip_id, event.status)
-                for event in evidence.journal.histories()[write.broadcast_id][1]
-                if isinstance(event, TripUpdated)
-            }
-            if (command.trip_id, command.status) not in told:
-                yield f"{command.trip_id} is said to be {command.status}, and never was"
-        case Decline():
-            state, events = evidence.journal.histories()[write.broadcast_id]
-            declined = {event.transporter_id for event in events if isinstance(event, Declined)}
-            if command.transporter_id not in declined and state.live:
-                yield "said to be declined, and is not"
 
 
 # --- Publications ----------------------------------------------------------------------------------------------------

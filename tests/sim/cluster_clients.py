@@ -3,7 +3,8 @@
 1. A request keeps its id until it is answered: not answered in time, or with an error that says `retry`, it is sent
    again, to whichever server. Some are sent to two servers at once, and some again although they were answered.
 2. A request that a server carries out under a broadcast id of its own (`Create`) gets a new one each time.
-3. Each client draws from a generator of its own.
+3. An accept that was answered with `pending` is looked for in the journal until it waits no more: its winner drives.
+4. Each client draws from a generator of its own.
 """
 
 import asyncio
@@ -33,6 +34,9 @@ HAULS = (
     (TruckSpec(TRUCK, 1), TruckSpec("van", 1)),
 )
 FEED_LENGTH = 6
+_LOOK_EVERY_S = 0.2
+_LATER_S = 10.0
+"""When, at the latest, somebody who has been answered asks once more."""
 LATECOMER = "t5"
 TRANSPORTERS = ("t0", "t1", "t2", "t3", "t4", LATECOMER)
 CUSTOMERS = ("c0", "c1", "c2")
@@ -116,15 +120,34 @@ class Clients:
     async def _want(self, random: Random, name: str, what: str, broadcast_id: BroadcastId, command: Command) -> None:
         """Ask, and drive what was won."""
         reply = await self._request(random, Role.TRANSPORTER, name, what, lambda: command, broadcast_id)
-        if not isinstance(command, Accept) or not isinstance(reply, Done):
+        if not isinstance(command, Accept) or not isinstance(reply, Done) or reply.data["status"] == "pending":
             return
-        trip_id, driver_id = TripId(str(reply.data["trip_id"])), command.driver_id
+        if reply.data["status"] == "pending":
+            trip_id = await self._decided(broadcast_id, command)
+            if trip_id is None:
+                return
+        else:
+            trip_id = TripId(str(reply.data["trip_id"]))
+        driver_id = command.driver_id
         end = random.choice((TripStatus.DELIVERED, TripStatus.CANCELLED))
         for number, status in enumerate((TripStatus.LOADED, end)):
             await asyncio.sleep(random.expovariate(1.0))
             update = UpdateTrip(driver_id, trip_id, status, by_driver=True)
             update_name = f"{what} {trip_id} {number}"
             await self._request(random, Role.DRIVER, driver_id, update_name, lambda: update, broadcast_id)  # noqa: B023
+
+    async def _decided(self, broadcast_id: BroadcastId, command: Accept) -> TripId | None:
+        """The trip of an accept that waited; None if it has not won."""
+        while self._loop.time() < self._until_s:
+            stored = await self._journal.read_broadcast(ACME, broadcast_id)
+            assert stored is not None
+            trips = (trip for trip in stored.state.trips if trip.active and trip.vehicle_id == command.vehicle_id)
+            if (trip := next(trips, None)) is not None:
+                return trip.trip_id
+            if all(accept.vehicle_id != command.vehicle_id for accept in stored.state.waiting):
+                return None
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return None
 
     async def _come_online(self, random: Random) -> None:
         """One transporter comes late, and others go and come, at any server; nobody waits for the answer."""
@@ -154,7 +177,7 @@ class Clients:
             attempts.append(self._attempt(Random(random.random()), request, command, fingerprint, broadcast_id))
         replies = await asyncio.gather(*attempts)
         if random.random() < 0.1:
-            await asyncio.sleep(random.expovariate(0.5))
+            await asyncio.sleep(min(random.expovariate(0.5), _LATER_S))
             await self._attempt(random, request, command, fingerprint, broadcast_id)
         return replies[0]
 

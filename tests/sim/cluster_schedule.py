@@ -1,4 +1,4 @@
-"""A schedule: three nodes, their clients, and what goes wrong, all of it drawn from one seed.
+"""A schedule: three nodes, their clients and operators, and what goes wrong, all of it drawn from one seed.
 
 1. The seed determines everything. Each machine, line and client draws from a generator of its own, time is virtual,
    and nothing is ordered by what differs between two processes: the same seed gives the same trace, to the microsecond.
@@ -20,10 +20,12 @@ from structlog.testing import capture_logs
 
 from haulcast.domain.settings import TenantSettings
 from haulcast.storage.memory import MemoryStore
-from tests.sim.chronicle import Landing, Loss, Taking, WatchedJournal
-from tests.sim.cluster_checker import Evidence, check_at_rest, check_at_the_end
+from tests.sim.chronicle import Landing, Loss, Recording, Taking, WatchedJournal
+from tests.sim.cluster_checker import check_at_rest, check_at_the_end
 from tests.sim.cluster_clients import Clients, settle_fleet
+from tests.sim.cluster_operators import Operators
 from tests.sim.cluster_servers import Server
+from tests.sim.evidence import Evidence
 from tests.sim.faults import FlakyPresence
 from tests.sim.lines import Weather
 from tests.sim.processes import ProcessLoop
@@ -90,7 +92,9 @@ class Schedule:
         clock = VirtualClock()
         store = MemoryStore()
         self._journal = WatchedJournal(clock, store, self._trace)
-        self._world = World(SETTINGS, clock, self._journal, store, presence=FlakyPresence(clock))
+        presence = FlakyPresence(clock)
+        presence.lookup_s = Random(f"{seed} presence").choice((0.0, 0.05, 0.3, 0.8))
+        self._world = World(SETTINGS, clock, self._journal, store, presence=presence)
         weather = _weather(self._random)
         self._servers = [
             Server(number, f"{seed}", self._world, self._journal, weather, self._trace, FAULTS_END_S, loop)
@@ -106,18 +110,40 @@ class Schedule:
             BUSY_S,
             FAULTS_END_S + BOUND_S,
         )
+        self._operators = Operators(
+            f"{seed}",
+            self._journal,
+            self._servers,
+            self._trace,
+            loop,
+            BUSY_S,
+            FAULTS_END_S,
+            FAULTS_END_S + BOUND_S,
+        )
         self._violations: list[str] = []
 
     async def play(self) -> None:
         """All of it, from the first process to the last."""
+        with self._journal.witnessing():
+            await self._play()
+
+    async def _play(self) -> None:
         await self._journal.create_tenant(ACME, SETTINGS)
         await settle_fleet(self._world)
         keeping = [asyncio.create_task(server.run()) for server in self._servers]
         await asyncio.sleep(0)
-        clients = asyncio.create_task(self._clients.run())
+        clients = asyncio.create_task(self._everybody())
         await self._disturb()
         await self._rest(clients)
-        evidence = Evidence(self._world, self._journal, self._servers, self._clients.requests, FAULTS_END_S, BOUND_S)
+        evidence = Evidence(
+            self._world,
+            self._journal,
+            self._servers,
+            self._clients.requests,
+            self._operators.instructions,
+            FAULTS_END_S,
+            BOUND_S,
+        )
         self._violations += check_at_rest(evidence)
         for server in self._servers:
             server.over = True
@@ -127,6 +153,12 @@ class Schedule:
         self._violations += check_at_the_end(evidence)
         left = asyncio.all_tasks() - {asyncio.current_task()} - set(self._loop.remains)
         self._violations += sorted(f"task {_plain_name(task)} was left behind" for task in left)
+
+    async def _everybody(self) -> None:
+        """Clients and operators, until none of them wants anything any more."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._clients.run())
+            group.create_task(self._operators.run())
 
     def result(self, logs: list[Any]) -> Result:
         """What came of it, with what was logged that nobody should have to read."""
@@ -144,6 +176,7 @@ class Schedule:
             "writes": book[Landing],
             "claims": book[Taking],
             "nodes given up": book[Loss],
+            "commands of operators": book[Recording],
         }
         found = self._world.violations + self._violations + self._unexpected + logged
         return Result(self.seed, list(dict.fromkeys(found)), [*self._trace, *published], counts)
@@ -173,6 +206,8 @@ class Schedule:
             self._trace.append((self._loop.time(), "fault", name, number))
             self._strike(name, self._servers[number])
         await asyncio.sleep(FAULTS_END_S - self._loop.time())
+        assert self._world.presence is not None
+        self._world.presence.lookup_s = 0.0
         for server in self._servers:
             server.heal()
 

@@ -11,6 +11,7 @@ from math import inf
 
 from haulcast.actors.dispatch import Dispatch
 from haulcast.domain.commands import Command, Create
+from haulcast.domain.control import ControlCommand
 from haulcast.domain.ids import BroadcastId
 from haulcast.domain.replies import Reply
 from haulcast.errors import ClusterUnavailable, ErrorCode, JournalUnavailable, RequestError, StoreUnavailable
@@ -63,6 +64,7 @@ class Run:
         self.up = False
         self.ended = asyncio.Event()
         self.unanswered: set[asyncio.Future[Reply]] = set()
+        self._instructed: dict[asyncio.Task[None], None] = {}  # operators' commands under way, in order
 
     @property
     def lines(self) -> tuple[Line, Line]:
@@ -83,6 +85,8 @@ class Run:
         await self.dispatch.finish(DRAIN_S)
         self.up = False
         await self.dispatch.close()
+        for task in self._instructed:
+            task.cancel()
         await self.cluster.close()
         self.ended.set()
 
@@ -101,6 +105,47 @@ class Run:
             future = dispatcher.ask(ACME, broadcast_id, command, origin)
         self.unanswered.add(future)
         future.add_done_callback(partial(self._answered, answer))
+
+    def instruct(
+        self,
+        command: ControlCommand,
+        origin: Origin,
+        expected: int | None,
+        heard: Callable[[Reply], None],
+        answer: Answer,
+    ) -> None:
+        """An operator's command has come over a connection. `heard` is told of the reply in the moment in which it is
+        made."""
+        task = self.process.spawn(self._carry_out(command, origin, expected, heard, answer))
+        self._instructed[task] = None
+        task.add_done_callback(self._instructed.pop)
+
+    async def _carry_out(
+        self,
+        command: ControlCommand,
+        origin: Origin,
+        expected: int | None,
+        heard: Callable[[Reply], None],
+        answer: Answer,
+    ) -> None:
+        try:
+            reply = await self.dispatch.controller.carry_out(ACME, command, origin, expected)
+        except RequestError as error:
+            answer(error)
+        except StoreUnavailable:
+            answer(RequestError(ErrorCode.UNAVAILABLE))
+        else:
+            heard(reply)
+            answer(reply)
+
+    def behind(self, version: int) -> list[str]:
+        """What here has an older version in force, in words."""
+        known = self.dispatch.controller._tenants.known.get(ACME)
+        found = [] if known is not None and known.version >= version else [f"it knows {known and known.version}"]
+        for (_, broadcast_id), (cell, _) in self.dispatch.registry._cells.items():
+            if cell.actor is not None and cell.actor._control.version < version:
+                found.append(f"the actor of {broadcast_id} has {cell.actor._control.version}")
+        return found
 
     def _answered(self, answer: Answer, future: "asyncio.Future[Reply]") -> None:
         self.unanswered.discard(future)
@@ -167,6 +212,21 @@ class Server:
         run = self.now
         if run.up:
             run.process.call(run.take, command, origin, broadcast_id, answer)
+        else:
+            answer(RequestError(ErrorCode.UNAVAILABLE))
+
+    def instruct(
+        self,
+        command: ControlCommand,
+        origin: Origin,
+        expected: int | None,
+        heard: Callable[[Reply], None],
+        answer: Answer,
+    ) -> None:
+        """Send an operator's command. Where no process listens it is refused at once."""
+        run = self.now
+        if run.up:
+            run.process.call(run.instruct, command, origin, expected, heard, answer)
         else:
             answer(RequestError(ErrorCode.UNAVAILABLE))
 

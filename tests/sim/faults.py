@@ -9,10 +9,11 @@ from unittest.mock import patch
 from haulcast.actors import broadcast_actor
 from haulcast.domain.broadcast import Broadcast
 from haulcast.domain.commands import Command
-from haulcast.domain.decide import Decision, decide
+from haulcast.domain.control import TenantControl
+from haulcast.domain.decide import decide
+from haulcast.domain.decision import Decision
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
-from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ClusterUnavailable, JournalUnavailable
 from haulcast.ports import (
     Claim,
@@ -224,11 +225,12 @@ class FlakyCluster(MemoryCluster):
         self._reach()
         return await super().condemn(incarnation)
 
-    async def drain(self, incarnation: int) -> None:
+    async def drain(self, incarnation: int, *, not_last: bool = False) -> bool:
         """See `Cluster`."""
-        if not self.dead:
-            self._reach()
-            await super().drain(incarnation)
+        if self.dead:
+            return False
+        self._reach()
+        return await super().drain(incarnation, not_last=not_last)
 
     async def locate(self, tenant_id: TenantId, broadcast_id: BroadcastId) -> Ownership | None:
         """See `Cluster`."""
@@ -281,11 +283,7 @@ class FlakyPresence(MemoryPresence):
         left_out_limit: int,
     ) -> Nearby:
         """See `Presence`."""
-        if self.lookup_s:
-            await asyncio.sleep(self.lookup_s)
-        if self.failing:
-            self.failing -= 1
-            raise ConnectionError("presence is out of reach")
+        await self._reach()
         return await super().nearest(
             tenant_id,
             center,
@@ -296,6 +294,18 @@ class FlakyPresence(MemoryPresence):
             left_out_limit=left_out_limit,
         )
 
+    async def positions(self, tenant_id: TenantId, vehicle_ids: Collection[VehicleId]) -> dict[VehicleId, Point]:
+        """See `Presence`."""
+        await self._reach()
+        return await super().positions(tenant_id, vehicle_ids)
+
+    async def _reach(self) -> None:
+        if self.lookup_s:
+            await asyncio.sleep(self.lookup_s)
+        if self.failing:
+            self.failing -= 1
+            raise ConnectionError("presence is out of reach")
+
 
 @contextmanager
 def bug(strikes: Callable[[Command], bool], times: float = inf) -> Iterator[list[Command]]:
@@ -305,11 +315,11 @@ def bug(strikes: Callable[[Command], bool], times: float = inf) -> Iterator[list
     """
     struck: list[Command] = []
 
-    def broken(state: Broadcast | None, command: Command, settings: TenantSettings, now_ms: int) -> Decision:
+    def broken(state: Broadcast | None, command: Command, control: TenantControl, now_ms: int) -> Decision:
         if strikes(command) and len(struck) < times:
             struck.append(command)
             raise ZeroDivisionError("a bug")
-        return decide(state, command, settings, now_ms)
+        return decide(state, command, control, now_ms)
 
     with patch.object(broadcast_actor, "decide", broken):
         yield struck

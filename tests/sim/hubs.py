@@ -17,11 +17,11 @@ from haulcast.client.protocol import Delta, Event, Snapshot, decode
 from haulcast.client.topics import Subscriptions
 from haulcast.domain.broadcast import Broadcast, Offer, Place, Trip
 from haulcast.domain.commands import Command, Create, TruckSpec
+from haulcast.domain.control import TenantControl
 from haulcast.domain.decide import decide
 from haulcast.domain.evolve import evolve
 from haulcast.domain.fleet import Driver, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, VehicleId
-from haulcast.domain.settings import TenantSettings
 from haulcast.domain.views import broadcast_view
 from haulcast.errors import ClusterUnavailable, JournalUnavailable, RequestError
 from haulcast.ports import Change, Claim, Clock, Fence, Kind, Landed, Role, Stored, Write
@@ -31,8 +31,10 @@ from haulcast.transport.board import ENDED_SHOWN_MS, Collect
 from haulcast.transport.codec import dumps
 from haulcast.transport.fleet_cache import Changed
 from haulcast.transport.hub import Hub
+from haulcast.transport.rates import Rates
+from haulcast.transport.session import Limits
 from tests.sim.virtual_time import START_MS, VirtualClock
-from tests.unit.transport.fakes import hub_metrics
+from tests.unit.transport.fakes import hub_metrics, state_of
 
 ACME = TenantId("acme")
 TRUCK = "truck"
@@ -213,6 +215,8 @@ class Hubs:
             self._next_epoch,
             hub_metrics(),
             presence=self.presence,
+            state_of=state_of,
+            rates=Rates(Limits()),
             shared=self._shared,
             collect=self._collect,
         )
@@ -279,7 +283,7 @@ class Owner:
         """Carry out a command; whether it changed anything. With `stall` it is committed and not yet published."""
         await asyncio.sleep(0.001)  # two steps of a broadcast never have the same time
         before, now_ms = self.state, self.world.clock.now_ms()
-        decision = decide(before, command, TenantSettings(), now_ms)
+        decision = decide(before, command, TenantControl(), now_ms)
         if not decision.events:
             return False
         after = before

@@ -195,9 +195,9 @@ class RemoteCluster:
         """See `Cluster`."""
         return await self._line.call("renew", lambda: self._cluster.renew(incarnation, ttl_ms))
 
-    async def drain(self, incarnation: int) -> None:
+    async def drain(self, incarnation: int, *, not_last: bool = False) -> bool:
         """See `Cluster`."""
-        await self._line.call("drain", lambda: self._cluster.drain(incarnation))
+        return await self._line.call("drain", lambda: self._cluster.drain(incarnation, not_last=not_last))
 
     async def leave(self, incarnation: int) -> None:
         """See `Cluster`."""

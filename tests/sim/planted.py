@@ -7,7 +7,8 @@ from unittest.mock import patch
 
 from haulcast.actors.broadcast_actor import BroadcastActor
 from haulcast.actors.messages import Message
-from haulcast.domain.decide import Decision
+from haulcast.domain.control import TenantControl
+from haulcast.domain.decision import Decision
 from haulcast.ports import Outcome, Standing, Write
 from haulcast.storage.memory.cluster import MemoryCluster
 from haulcast.storage.memory.journal import MemoryJournal
@@ -48,10 +49,12 @@ def reply_before_commit() -> Iterator[None]:
     """An actor answers as soon as it has decided."""
     checkpoint = BroadcastActor._checkpoint
 
-    async def hasty(actor: BroadcastActor, message: Message, decision: Decision, now_ms: int) -> None:
+    async def hasty(
+        actor: BroadcastActor, message: Message, decision: Decision, control: TenantControl, now_ms: int
+    ) -> None:
         if decision.reply is not None:
             message.answer(decision.reply)
-        await checkpoint(actor, message, decision, now_ms)
+        await checkpoint(actor, message, decision, control, now_ms)
 
     with patch.object(BroadcastActor, "_checkpoint", hasty):
         yield

@@ -18,6 +18,15 @@ from tests.sim.planted import (
     reply_before_commit,
     request_log_not_consulted,
 )
+from tests.sim.planted_control import (
+    acknowledged_before_it_is_taken,
+    losers_not_told,
+    older_control_in_place_of_a_newer,
+    recorded_on_any_version,
+    versions_not_compared,
+    wave_in_spite_of_a_pause,
+    wave_of_another_reach,
+)
 
 BATCHES = 20
 PER_BATCH = 10
@@ -38,6 +47,13 @@ def test_what_was_promised_holds_in_every_schedule(batch: int) -> None:
         (lease_recreated_on_renewal, "was given up"),
         (reply_before_commit, "answered before the answer was durable"),
         (request_log_not_consulted, "but the journal has"),
+        (acknowledged_before_it_is_taken, "said to have followed to"),
+        (older_control_in_place_of_a_newer, "said to have followed to"),
+        (versions_not_compared, "is the newest"),
+        (recorded_on_any_version, "was put in force after"),
+        (wave_of_another_reach, "m was sent to somebody"),
+        (wave_in_spite_of_a_pause, "was decided while paused"),
+        (losers_not_told, "that they have lost"),
     ],
 )
 def test_a_planted_fault_is_found(plant: Plant, evidence: str) -> None:

@@ -78,7 +78,7 @@ async def test_a_broadcast_that_nobody_takes_expires_on_time_and_leaves_nothing_
     assert (state.status, state.end_reason) == (BroadcastStatus.EXPIRED, EndReason.NO_VEHICLES_AVAILABLE)
     assert world.node.leftovers() == {}
     tasks = {task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-    assert tasks == {"committer", "membership", "failover"}
+    assert tasks == {"committer", "membership", "failover", "control"}
 
 
 async def test_300_broadcasts_expire_within_50_ms_of_their_times_and_leave_nothing_behind(world: World) -> None:

@@ -208,7 +208,7 @@ async def test_what_is_put_behind_the_servers_backs_is_found_within_a_minute(wor
 
 
 async def test_it_is_its_transporter_s_and_the_operators(world: Hubs) -> None:
-    for role, user in ((Role.OPERATOR, "op"), (Role.TRANSPORTER, "t0")):
+    for role, user in ((Role.OPERATOR, "op"), (Role.ADMIN, "root"), (Role.TRANSPORTER, "t0")):
         phone = Phone(world, role, user, FLEET)
         await phone.connect(0)
         shown(phone)
@@ -217,7 +217,6 @@ async def test_it_is_its_transporter_s_and_the_operators(world: Hubs) -> None:
         (Role.CUSTOMER, "t0"),
         (Role.DRIVER, "t0"),
         (Role.DRIVER, "t0-d"),
-        (Role.ADMIN, "t0"),
     ):
         phone = Phone(world, role, user)
         await phone.connect(0)

@@ -19,9 +19,11 @@ from haulcast.transport import delivery
 from haulcast.transport.auth import Principal
 from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
+from haulcast.transport.rates import Rates
+from haulcast.transport.session import Limits
 from tests.sim.virtual_time import START_MS, VirtualClock
 from tests.sim.world import ACME
-from tests.unit.transport.fakes import hub_metrics
+from tests.unit.transport.fakes import hub_metrics, state_of
 
 PHONES = 300
 READ_S = 0.003
@@ -85,7 +87,10 @@ async def _watching() -> tuple[Hub, Phone, Broadcast, Change]:
 
 def _hub(journal: MemoryJournal) -> Hub:
     clock = VirtualClock()
-    return Hub(journal, clock, NoPeers(), _incarnation, hub_metrics(), presence=MemoryPresence(clock))
+    presence, rates = MemoryPresence(clock), Rates(Limits())
+    return Hub(
+        journal, clock, NoPeers(), _incarnation, hub_metrics(), presence=presence, state_of=state_of, rates=rates
+    )
 
 
 async def _incarnation() -> int:

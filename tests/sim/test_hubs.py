@@ -14,7 +14,9 @@ from haulcast.domain import effects as fx
 from haulcast.domain.commands import Accept, Appear, Cancel, Decline, SendWave, UpdateTrip
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TransporterId, TripId, VehicleId
 from haulcast.domain.ranking import Candidate
+from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import TripStatus
+from haulcast.domain.waves import offers_per_wave, radius_m
 from haulcast.errors import RequestError
 from haulcast.ports import Change, Role
 from haulcast.transport import delivery, subscriptions
@@ -40,7 +42,9 @@ def candidate(number: int) -> Candidate:
 
 def wave(owner: Owner, *numbers: int) -> SendWave:
     assert owner.state is not None
-    return SendWave(owner.state.wave + 1, tuple(candidate(number) for number in numbers), more=True)
+    number, settings = owner.state.wave + 1, TenantSettings()
+    found = tuple(candidate(number) for number in numbers)
+    return SendWave(number, radius_m(settings, number), offers_per_wave(settings), found, more=True)
 
 
 @pytest.fixture

@@ -8,17 +8,19 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
+from typing import Any
 
 from haulcast.actors.bus import NodeBus
 from haulcast.actors.dispatch import Dispatch
 from haulcast.actors.tenants import Tenants
 from haulcast.domain.broadcast import Broadcast, Place
 from haulcast.domain.commands import Accept, Cancel, Command, Create, Decline, TruckSpec, UpdateTrip
+from haulcast.domain.control import ControlCommand, PatchSettings, Pause, Resume, TenantControl
 from haulcast.domain.fleet import Driver, Transporter, Vehicle
 from haulcast.domain.geo import EARTH_RADIUS_M, Point
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
@@ -31,6 +33,7 @@ from haulcast.ports import (
     Change,
     Claim,
     Cluster,
+    ControlState,
     Journal,
     Origin,
     RequestKey,
@@ -81,6 +84,24 @@ class RecordingPublisher:
 
 
 @dataclass(slots=True)
+class RecordingListener:
+    """Writes down what a node is told that operators have changed, and the last state of its nodes."""
+
+    changed: list[tuple[int, int]] = field(default_factory=list)
+    """The versions before and after."""
+    state: ControlState | None = None
+    watched: Collection[TenantId] = ()
+
+    def control_changed(self, tenant_id: TenantId, before: TenantControl, after: TenantControl) -> None:
+        """See `ControlListener`."""
+        self.changed.append((before.version, after.version))
+
+    def state_changed(self, tenant_id: TenantId, state: ControlState) -> None:
+        """See `ControlListener`."""
+        self.state = state
+
+
+@dataclass(slots=True)
 class Ask:
     """A command that a client sent, and when it was answered."""
 
@@ -108,6 +129,9 @@ class Node:
     publisher: RecordingPublisher
     metrics: Metrics
     running: bool = True
+    listener: RecordingListener = field(default_factory=RecordingListener)
+    drained: bool = False
+    """An admin wants it to stop."""
     missed_at_s: list[float] = field(default_factory=list)
     """When its views were to be read again."""
     given_up: int = 0
@@ -116,6 +140,10 @@ class Node:
     def dismiss(self) -> None:
         """Its clients are to go elsewhere."""
         self.given_up += 1
+
+    def drain(self) -> None:
+        """It is to stop."""
+        self.drained = True
 
     @property
     def incarnation(self) -> int:
@@ -210,6 +238,7 @@ class World:
         cluster = FlakyCluster(self.store, self.clock)
         presence = self.presence or FlakyPresence(self.clock)
         missed_at_s: list[float] = []
+        listener = RecordingListener()
         dispatch, publisher, metrics = self.wire(
             self.journal,
             cluster,
@@ -217,11 +246,13 @@ class World:
             idle_s=idle_s,
             on_given_up=lambda: node.dismiss(),
             on_missed=lambda: missed_at_s.append(self.clock.monotonic_s()),
+            listener=listener,
+            on_drain=lambda: node.drain(),
         )
         for transporter_id, (vehicle, position) in self.positions.items():
             await presence.go_online(ACME, transporter_id)
             presence.report(ACME, vehicle, position)
-        node = Node(dispatch, cluster, presence, publisher, metrics, missed_at_s=missed_at_s)
+        node = Node(dispatch, cluster, presence, publisher, metrics, listener=listener, missed_at_s=missed_at_s)
         self.nodes.append(node)
         await dispatch.start()
         return node
@@ -235,6 +266,8 @@ class World:
         idle_s: float,
         on_given_up: Callable[[], None],
         on_missed: Callable[[], None] = lambda: None,
+        listener: RecordingListener | None = None,
+        on_drain: Callable[[], None] = lambda: None,
     ) -> tuple[Dispatch, RecordingPublisher, Metrics]:
         """The actors of one node, not started yet, over what it has of the stores."""
         metrics = Metrics()
@@ -249,6 +282,8 @@ class World:
             tenants=Tenants(journal, create_on_sight=False),
             on_missed=on_missed,
             on_given_up=on_given_up,
+            listener=listener or RecordingListener(watched=(ACME,)),
+            on_drain=on_drain,
             idle_s=idle_s,
         )
         return dispatch, publisher, metrics
@@ -260,6 +295,14 @@ class World:
         claim = Claim(ACME, broadcast_id, owner.epoch)
         for stored in await self.journal.claim([claim], node.incarnation):
             node.dispatch.registry.adopt(stored)
+
+    async def configure(self, *, paused: bool | None = None, **settings: Any) -> None:
+        """Have an operator pause or resume, or change settings; returns when every node has followed."""
+        commands: list[ControlCommand] = [] if paused is None else [Pause() if paused else Resume()]
+        commands += [PatchSettings(settings)] if settings else []
+        for command in commands:
+            origin = Origin(RequestKey(ACME, Role.OPERATOR, "op", f"r{next(self._numbers)}"), "")
+            assert data(await self.node.dispatch.controller.carry_out(ACME, command, origin, None))["complete"]
 
     # --- The fleet ---
 

@@ -1,7 +1,10 @@
 """The command line, as its users meet it."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +30,18 @@ def test_a_printed_token_is_accepted(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["token", "--tenant", "acme", "--role", "driver", "--user", "d1"]) == 0
     principal = KeyRing([DEVELOPMENT_KEY]).verify(capsys.readouterr().out.strip(), time.time_ns() // 1_000_000)
     assert (principal.tenant_id, principal.role, principal.user_id) == ("acme", Role.DRIVER, "d1")
+
+
+def test_whoever_reads_the_output_may_stop_at_any_time() -> None:
+    """As `| head -1` does; nothing is said about that."""
+    unread, output = os.pipe()
+    os.close(unread)
+    command = (sys.executable, "-m", "haulcast", "token", "--tenant", "acme", "--role", "driver", "--user", "d1")
+    try:
+        ran = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, timeout=30, check=False)
+    finally:
+        os.close(output)
+    assert ran.stderr == b""
 
 
 def test_a_token_for_an_impossible_name_is_refused_with_what_is_possible(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +125,16 @@ def test_doctor_counts_what_is_in_the_journal(tmp_path: Path, capsys: pytest.Cap
     assert "1 tenants, 0 live broadcasts" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["demo"], ["migrate"], ["token"], ["fleet", "import"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([], ["serve"], ["demo"], ["migrate"], ["token"], ["fleet", "import"], ["doctor"]),
+        *(["settings"], ["settings", "show"], ["settings", "set"], ["settings", "history"]),
+        *(["control"], ["control", "pause"], ["control", "resume"], ["control", "reload-settings"]),
+        *(["control", "switch-mode"], ["control", "announce"], ["control", "drain-node"], ["control", "log"]),
+    ],
+    ids=" ".join,
+)
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])

@@ -8,10 +8,11 @@
    fenced as well: whoever is no longer the owner must not refuse on the strength of an old state.
 4. A request that was answered before is recognised by the journal in the same write, whatever the actor remembers.
 5. Any exception ends the actor; its supervisor starts another one from the journal.
+6. What is in force for the tenant changes between two messages, and each decision is given all of it as it is then.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
@@ -20,14 +21,17 @@ import structlog
 
 from haulcast.domain import effects as fx
 from haulcast.domain.broadcast import Broadcast, Trip
-from haulcast.domain.commands import SendWave, Tick
-from haulcast.domain.decide import Decision, decide
+from haulcast.domain.commands import Create, DropAccept, Match, SendWave, Tick
+from haulcast.domain.control import TenantControl
+from haulcast.domain.decide import decide
+from haulcast.domain.decision import Decision
 from haulcast.domain.events import Created, Event, TruckAssigned
 from haulcast.domain.evolve import evolve
-from haulcast.domain.ids import BroadcastId, TenantId
+from haulcast.domain.geo import Point
+from haulcast.domain.ids import BroadcastId, TenantId, VehicleId
 from haulcast.domain.replies import Done, Refusal, Refused, Reply
-from haulcast.domain.settings import TenantSettings
-from haulcast.domain.waves import MAX_LEFT_OUT, radius_m
+from haulcast.domain.settings import ActiveBroadcastPolicy
+from haulcast.domain.waves import MAX_LEFT_OUT, farther, radius_m, wave_due_at
 from haulcast.errors import ErrorCode
 from haulcast.ports import (
     Change,
@@ -56,6 +60,8 @@ from .metrics import ActorMetrics
 
 FIRST_EPOCH = 1
 _SEEK_RETRY_MS = 1_000
+_MEASURE_S = 1.0
+"""How long accepts that are to be decided wait for the positions of their vehicles."""
 _LOOKUPS_AT_ONCE = 32
 _DIRECTORY_SPARE_MS = 60_000
 """How much longer than its broadcast an entry of the directory may live."""
@@ -79,6 +85,8 @@ class ActorContext:
     cluster: Cluster
     on_trip: Callable[[TenantId, Trip], None]
     """Called after a trip has begun or changed, durably."""
+    replace: Callable[[TenantId, Message, BroadcastId], None]
+    """Sees to a `Create` that is to take the place of its customer's other broadcast, and answers it."""
     tasks: TaskSet
     metrics: ActorMetrics
     lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LOOKUPS_AT_ONCE))
@@ -93,11 +101,12 @@ class BroadcastActor:
     __slots__ = (
         "_broadcast_id",
         "_context",
+        "_control",
         "_fenced",
+        "_measuring",
         "_post",
         "_seek_not_before_ms",
         "_seeking",
-        "_settings",
         "_tenant_id",
         "epoch",
         "incarnation",
@@ -109,7 +118,7 @@ class BroadcastActor:
         context: ActorContext,
         tenant_id: TenantId,
         broadcast_id: BroadcastId,
-        settings: TenantSettings,
+        control: TenantControl,
         incarnation: int,
         stored: Stored | None,
         post: Callable[[Message], bool],
@@ -117,13 +126,14 @@ class BroadcastActor:
         self._context = context
         self._tenant_id = tenant_id
         self._broadcast_id = broadcast_id
-        self._settings = settings
+        self._control = control
         self.incarnation = incarnation
         self.epoch = FIRST_EPOCH if stored is None else stored.epoch
         self._fenced = False  # the journal has refused a refusal: somebody else owns the broadcast
         self._post = post  # into the own mailbox, with the system's privilege
         self._seeking = False  # a lookup of candidates is under way
         self._seek_not_before_ms = 0
+        self._measuring = False  # a lookup of positions is under way, or the `Match` that follows it
         self.state = None if stored is None else stored.state
         if self.state is not None:
             self._index(None, self.state)
@@ -136,9 +146,21 @@ class BroadcastActor:
         deadlines = [self.state.expires_at_ms]
         if self.state.reminder_at_ms is not None:
             deadlines.append(self.state.reminder_at_ms)
-        if self.state.next_wave_at_ms is not None and not self._seeking:
-            deadlines.append(max(self.state.next_wave_at_ms, self._seek_not_before_ms))
+        if self.state.decide_at_ms is not None and not self._measuring:
+            deadlines.append(self.state.decide_at_ms)
+        wave_due_at_ms = wave_due_at(self.state, self._control, self._context.clock.now_ms())
+        if wave_due_at_ms is not None and not self._seeking:
+            deadlines.append(max(wave_due_at_ms, self._seek_not_before_ms))
         return min(deadlines)
+
+    def configure(self, control: TenantControl) -> None:
+        """From the next message on `control` is in force, unless it is no newer than what is. A `Tick` has to follow: a
+        wave may be due by now."""
+        if control.version <= self._control.version:
+            return
+        self._control = control
+        if self.state is not None and self.state.live:
+            self._index(None, self.state)
 
     def discard(self) -> None:
         """Forget the broadcast here; what is durable stays."""
@@ -150,15 +172,17 @@ class BroadcastActor:
         """Decide one message and see it through. Raises `OwnershipLost`, or whatever was wrong in deciding."""
         if self._fenced:
             raise OwnershipLost(f"{self._broadcast_id} at epoch {self.epoch}")
-        now_ms = self._context.clock.now_ms()
-        decision = decide(self.state, message.command, self._settings, now_ms)
+        if isinstance(message.command, Match):
+            self._measuring = False
+        now_ms, control = self._context.clock.now_ms(), self._control
+        decision = decide(self.state, message.command, control, now_ms)
         if decision.events:
-            await self._checkpoint(message, decision, now_ms)
+            await self._checkpoint(message, decision, control, now_ms)
         else:
             self._carry_out(decision.effects)
             self._reply(message, decision.reply, now_ms)
 
-    async def _checkpoint(self, message: Message, decision: Decision, now_ms: int) -> None:
+    async def _checkpoint(self, message: Message, decision: Decision, control: TenantControl, now_ms: int) -> None:
         before = after = self.state
         for event in decision.events:
             after = evolve(after, event)
@@ -175,6 +199,15 @@ class BroadcastActor:
         match outcome:
             case Duplicate():
                 self._answer(message, _repeated(message.origin, outcome))
+            case Conflict(Refusal.ACTIVE_BROADCAST_EXISTS, data) if (
+                isinstance(message.command, Create)
+                and control.settings.active_broadcast_policy is ActiveBroadcastPolicy.REPLACE
+            ):
+                self._context.replace(self._tenant_id, message, BroadcastId(str(data["broadcast_id"])))
+            case Conflict(code) if isinstance(message.command, Match):
+                assert write.assigned is not None
+                dropped = DropAccept(write.assigned.vehicle_id, code, message.command.positions)
+                await self.handle(Message(dropped))
             case Conflict(code, data):
                 self._reply(message, Refused(code, data), now_ms)
             case Fenced():
@@ -236,13 +269,19 @@ class BroadcastActor:
         for effect in effects:
             if isinstance(effect, fx.SeekCandidates):
                 self._seek(effect)
+            elif isinstance(effect, fx.MeasureAccepts):
+                self._measure(effect)
+            elif isinstance(effect, fx.MatchOn):
+                self._measuring = self._post(Message(Match(effect.positions)))
             elif isinstance(effect, fx.ShowTrip):
                 self._context.on_trip(self._tenant_id, effect.trip)
             elif isinstance(effect, fx.OpenOffers):
                 self._context.metrics.wave_fan_out.observe(len(effect.offers))
 
     def _index(self, before: Broadcast | None, after: Broadcast) -> None:
-        self._context.live_index.note(before, after, radius_m(self._settings, after.wave + 1))
+        next_m = radius_m(self._control.settings, after.wave + 1)
+        reach_m = next_m if farther(next_m, after.reached_m) else after.reached_m
+        self._context.live_index.note(before, after, reach_m)
 
     @property
     def _ownership(self) -> Ownership:
@@ -283,9 +322,30 @@ class BroadcastActor:
             self._seek_not_before_ms = self._context.clock.now_ms() + _SEEK_RETRY_MS
             message = Message(Tick())
         else:
-            message = Message(SendWave(effect.wave, nearby.candidates, nearby.more, nearby.left_out))
+            message = Message(
+                SendWave(effect.wave, effect.radius_m, effect.limit, nearby.candidates, nearby.more, nearby.left_out)
+            )
         self._seeking = False
         self._post(message)
+
+    def _measure(self, effect: fx.MeasureAccepts) -> None:
+        if not self._measuring:
+            self._measuring = True
+            self._context.tasks.start(self._look_where(effect), "measure")
+
+    async def _look_where(self, effect: fx.MeasureAccepts) -> None:
+        """Find out where vehicles are. The accepts are decided in any case: waiting for longer would cost them the
+        truck."""
+        state = self.state
+        assert state is not None
+        left_s = max(0.0, (state.expires_at_ms - self._context.clock.now_ms()) / 1000)
+        positions: Mapping[VehicleId, Point] = {}
+        try:
+            async with asyncio.timeout(min(_MEASURE_S, left_s / 2)):
+                positions = await self._context.presence.positions(self._tenant_id, effect.vehicle_ids)
+        except Exception as error:
+            log.warning("measure_failed", tenant=self._tenant_id, broadcast=self._broadcast_id, error=repr(error))
+        self._measuring = self._post(Message(Match(positions)))
 
     def _write(
         self,

@@ -5,10 +5,11 @@
    that was being handled is simply handled again; if it had become durable, the journal recognises it.
 3. A message that has killed three actors is quarantined: logged, counted, answered INTERNAL, and not tried again.
 4. An actor without a broadcast leaves at once; one whose broadcast has ended leaves after `idle_s` without a message.
-5. Before each turn the node's lease has to be held; while that is not known, the actor is parked.
-6. A broadcast that has another owner is left to that owner, be it that the journal says so, that the node was given
+5. What is in force for the tenant changes for an actor between two messages (`configure`). The newest counts.
+6. Before each turn the node's lease has to be held; while that is not known, the actor is parked.
+7. A broadcast that has another owner is left to that owner, be it that the journal says so, that the node was given
    up or that the broadcast was handed over (`leave`): what waits in the mailbox is sent after it.
-7. When the cell ends otherwise, whoever still waits is told that the outcome is not known; nobody waits for ever.
+8. When the cell ends otherwise, whoever still waits is told that the outcome is not known; nobody waits for ever.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import structlog
 
 from haulcast.domain.commands import Tick
+from haulcast.domain.control import TenantControl
 from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.errors import ErrorCode, JournalUnavailable
 from haulcast.ports import Clock, Stored
@@ -56,6 +58,8 @@ class Cell:
     __slots__ = (
         "__weakref__",
         "_clock",
+        "_configured",
+        "_control",
         "_crashes",
         "_deadlines",
         "_ended",
@@ -110,6 +114,8 @@ class Cell:
         self._metrics = metrics
         self._idle_ms = round(idle_s * 1000)
         self._tick_waits = False  # there is at most one Tick in the mailbox
+        self._control: TenantControl | None = None  # what the actor is to be told before its next message
+        self._configured: list[Callable[[], None]] = []  # who waits for that
         self._crashes = 0  # in a row, without a message handled in between
 
     def ring(self) -> None:
@@ -124,6 +130,15 @@ class Cell:
             return self.mailbox.offer_control(message)
         self._reroute(self, message)
         return True
+
+    def configure(self, control: TenantControl, configured: Callable[[], None]) -> None:
+        """Have the actor know `control` before it is handed another message, and then call `configured`."""
+        if self._ended:
+            configured()
+            return
+        self._control = control
+        self._configured.append(configured)
+        self.ring()  # if there is no room for that, there is something to wake up for anyway
 
     def freeze(self) -> None:
         """Another node is asked to take the broadcast: begin no further message until `thaw` or `leave`."""
@@ -151,6 +166,7 @@ class Cell:
                     self._reroute(self, message)
         finally:
             self._ended = True
+            self._tell_configured()
             self._deadlines.arm(self, None)
             self._fail_waiting(ErrorCode.UNAVAILABLE)
             self._on_end(self)
@@ -169,6 +185,7 @@ class Cell:
             self._crashed("actor_start_failed", error)
             if self._crashes >= MAX_KILLS and not isinstance(error, JournalUnavailable):
                 self._fail_waiting(ErrorCode.INTERNAL)
+            self._tell_configured()  # there is no actor that has not; the next one begins with what is in force then
             return False
         self._known = None
         self.actor = actor
@@ -192,6 +209,9 @@ class Cell:
             if self._leaving:
                 self.mailbox.give_back(message)
                 return True
+            if self._control is not None:
+                actor.configure(self._control)
+                self._tell_configured()
             self._metrics.mailbox_depth.observe(len(self.mailbox))
             if isinstance(message.command, Tick):
                 self._tick_waits = False
@@ -223,6 +243,12 @@ class Cell:
             self.busy = False
         self._crashes = 0
         return True
+
+    def _tell_configured(self) -> None:
+        self._control = None
+        waiting, self._configured = self._configured, []
+        for configured in waiting:
+            configured()
 
     def _arm(self, actor: BroadcastActor) -> None:
         """Have the state's next deadline rung; a broadcast that has ended is given its idle time."""

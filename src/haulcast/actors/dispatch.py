@@ -4,12 +4,13 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Self
 
-from haulcast.ports import Clock, Cluster, Journal, Presence, Publisher
+from haulcast.ports import Clock, Cluster, ControlListener, Journal, Presence, Publisher
 from haulcast.tasks import TaskSet, running
 
 from .broadcast_actor import ActorContext
 from .bus import NodeBus
 from .committer import Committer
+from .control import Control
 from .failover import Failover
 from .handover import Handover
 from .live_index import LiveIndex
@@ -26,7 +27,8 @@ class Dispatch:
     """Wires the actor runtime. `dispatcher` and `availability` are what transport asks.
 
     `on_missed` is called when clients of this node may not have been told something that other nodes had to say;
-    `on_given_up` when the others have given this node up while it cannot reach them.
+    `on_given_up` when the others have given this node up while it cannot reach them; `on_drain` when an admin wants it
+    to stop. `listener` is told what operators change.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Dispatch:
         tenants: Tenants,
         on_missed: Callable[[], None],
         on_given_up: Callable[[], None],
+        listener: ControlListener,
+        on_drain: Callable[[], None],
         idle_s: float = 5.0,
     ) -> None:
         self._journal = journal
@@ -51,12 +55,21 @@ class Dispatch:
         self._tasks = TaskSet()
         self._running = AsyncExitStack()
         self.deadlines = Deadlines(clock, lambda late_ms: metrics.timer_lateness_s.observe(late_ms / 1000))
-        self.membership = Membership(cluster, journal, clock, bus, on_joined=on_missed, on_lost=self._lost)
+        self.membership = Membership(
+            cluster,
+            journal,
+            clock,
+            bus,
+            on_rejoin=lambda: self.controller.catch_up(),
+            on_joined=on_missed,
+            on_lost=self._lost,
+            on_drain=on_drain,
+        )
         self.live_index = LiveIndex()
         self.availability = Roster(
             presence,
             self.live_index,
-            tenants.settings_of,
+            tenants.control_of,
             lambda tenant_id, broadcast_id, command: self.registry.appear(tenant_id, broadcast_id, command),
             bus,
             self._tasks,
@@ -69,6 +82,7 @@ class Dispatch:
             live_index=self.live_index,
             cluster=cluster,
             on_trip=self.availability.trip_changed,
+            replace=lambda tenant_id, message, former: self.dispatcher.replace(tenant_id, message, former),
             tasks=self._tasks,
             metrics=metrics,
         )
@@ -76,7 +90,7 @@ class Dispatch:
             context,
             journal,
             self.membership,
-            tenants.settings_of,
+            tenants.control_of,
             self.deadlines,
             lambda cell, message: self.dispatcher.reroute(cell, message),
             idle_s,
@@ -85,6 +99,17 @@ class Dispatch:
         self._handover = Handover(self.registry, self.dispatcher, self.membership, cluster, journal, bus, metrics)
         self._failover = Failover(
             self.membership, cluster, journal, self.registry, self.dispatcher, bus, clock, metrics, on_missed
+        )
+        self.controller = Control(
+            journal,
+            tenants,
+            self.membership,
+            cluster,
+            bus,
+            clock,
+            self.registry.configure,
+            listener,
+            metrics,
         )
         bus.on_missed(on_missed)
 
@@ -97,6 +122,7 @@ class Dispatch:
         await self._running.enter_async_context(running(self.membership.run(), "membership"))
         await self._failover.recover()
         await self._running.enter_async_context(running(self._failover.run(), "failover"))
+        await self._running.enter_async_context(running(self.controller.run(), "control"))
         return self
 
     async def finish(self, timeout_s: float) -> None:
@@ -109,6 +135,7 @@ class Dispatch:
     async def close(self) -> None:
         """Stop. Live broadcasts stay in the journal as they are; whoever still waits is told that nothing is known."""
         await self._running.aclose()
+        await self.controller.close()
         await self.registry.close()
         await self.dispatcher.close()
         await self._handover.close()

@@ -13,7 +13,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from math import inf
 
@@ -47,13 +47,17 @@ class Membership:
         clock: Clock,
         bus: NodeBus,
         *,
+        on_rejoin: Callable[[], Awaitable[None]],
         on_joined: Callable[[], None],
         on_lost: Callable[[bool], None],
+        on_drain: Callable[[], None],
     ) -> None:
         self._cluster = cluster
         self._journal = journal
         self._clock = clock
         self._bus = bus
+        self._on_rejoin = on_rejoin  # awaited before this node, which was given up, has a lease again
+        self._on_drain = on_drain  # called when this node is first seen to be marked as about to leave
         self._on_joined = on_joined  # called each time this node has become a member again after it was given up
         self._on_lost = on_lost  # told whether the store of leases can be reached
         self._until_s = -inf
@@ -63,6 +67,8 @@ class Membership:
         """Given up by the others, and not joined anew yet."""
         self.claims_unsure = False
         """A claim has failed, and may have landed all the same."""
+        self.leaving = False
+        """This node is marked as about to leave."""
         self.heirs: frozenset[int] = frozenset()
         """Those of `peers` that are not about to leave."""
 
@@ -105,6 +111,7 @@ class Membership:
 
     def see(self, members: Iterable[Member], *, joining: bool = False) -> None:
         """Note who is there. A node that is joining has had nothing to tell them yet."""
+        members = list(members)
         others = [member for member in members if member.alive and member.incarnation != self.incarnation]
         peers = frozenset(member.incarnation for member in others)
         if joining:
@@ -112,10 +119,15 @@ class Membership:
         else:
             self._bus.meet(peers)
         self.heirs = frozenset(member.incarnation for member in others if not member.draining)
+        if not self.leaving and any(one.draining and one.incarnation == self.incarnation for one in members):
+            self.leaving = True
+            self._on_drain()
 
     async def join(self) -> None:
-        """Become a member under a new incarnation. Raises `StoreUnavailable`."""
-        if self.incarnation:  # it has a lease again if the store of leases had forgotten its tombstone
+        """Become a member under a new incarnation. One that was before has missed what was said meanwhile: it is met by
+        the others and has caught up before it has a lease. Raises `StoreUnavailable`."""
+        again = bool(self.incarnation)
+        if again:  # it has a lease again if the store of leases had forgotten its tombstone
             await self._cluster.leave(self.incarnation)
         incarnation = await self._journal.next_incarnation()
         await self._bus.listen(incarnation)  # first: a member that nobody can reach would have to be given up
@@ -123,8 +135,14 @@ class Membership:
         if not await self._cluster.register(incarnation, round(LEASE_TTL_S * 1000)):
             raise ClusterUnavailable(f"node {incarnation} was given up before it began")
         self.incarnation = incarnation
-        self.lost = False
         self.see(await self._cluster.members(), joining=True)
+        if again:
+            await self.introduced()
+            await self._on_rejoin()
+            sent_s = self._clock.monotonic_s()
+            if await self._cluster.renew(incarnation, round(LEASE_TTL_S * 1000)) is not Standing.HELD:
+                raise ClusterUnavailable(f"node {incarnation} lost its lease before it began")
+        self.lost = False
         self._extend(sent_s)
 
     async def introduced(self) -> None:

@@ -34,6 +34,12 @@ class ActorMetrics:
     """Commands sent to another node."""
     moved: Counter
     """Answers that named another owner."""
+    control_s: Histogram
+    """From the record of an operator's command until every node has answered, or the time was up."""
+    control_silent: Counter
+    """Nodes that have not answered a command in time."""
+    control_healed: Counter
+    """Commands that this node had missed."""
     nodes_lost: Counter
     """Nodes that this one has seen given up."""
     taken_over: Counter

@@ -8,18 +8,23 @@
 4. A broadcast whose owner is dead or about to leave is claimed by whoever needs it. That this may be too early does no
    harm: the journal fences whoever was slower.
 5. A command is carried for at most `CARRY_S`; then its outcome is not known, and the client asks again.
+6. A broadcast that is to take another one's place has that one cancelled by whoever owns it, if what is in force there
+   still allows it, and is created once it is over. The journal alone says whether it is: each try to create finds out
+   anew what is in the way.
 """
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import replace
 from itertools import count
 
 import structlog
 
-from haulcast.domain.commands import Command, Create
+from haulcast.domain.commands import Cancel, Command, Create
 from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.domain.rendezvous import heir
-from haulcast.domain.replies import Reply
+from haulcast.domain.replies import Refusal, Refused, Reply
+from haulcast.domain.states import EndReason
 from haulcast.errors import ClusterUnavailable, ErrorCode, RequestError, StoreUnavailable
 from haulcast.ports import Clock, Cluster, Journal, Kind, Origin, Ownership
 from haulcast.tasks import TaskSet
@@ -38,6 +43,8 @@ MAX_CARRIED = 20_000
 MAX_REMEMBERED = 100_000
 _FIRST_PAUSE_S = 0.01
 _MAX_PAUSE_S = 0.2
+_NOT_TO_BE = (Refusal.TENANT_PAUSED, Refusal.ACTIVE_BROADCAST_EXISTS)
+"""Why a broadcast is not cancelled in favour of another one."""
 
 log = structlog.get_logger()
 
@@ -78,10 +85,7 @@ class Placement:
     def create(self, command: Create, origin: Origin) -> "asyncio.Future[Reply]":
         """See `Dispatcher`."""
         message, future = self._message(command, origin)
-        if self.leaving and self._membership.heirs:
-            self._carry(command.tenant_id, command.broadcast_id, message)
-        else:
-            self._registry.deliver(command.tenant_id, command.broadcast_id, message)
+        self._begin(command, message)
         return future
 
     def ask(
@@ -96,6 +100,21 @@ class Placement:
         """Send a command that waited in the mailbox of a broadcast which has gone after it."""
         if message.reply_to is not None:
             self._carry(cell.tenant_id, cell.broadcast_id, message)
+
+    def replace(self, tenant_id: TenantId, message: Message, former: BroadcastId) -> None:
+        """Carry out a `Create` in place of `former`, the customer's broadcast that is live."""
+        now_s = self._clock.monotonic_s()
+        if message.give_up_at_s is None:
+            message.give_up_at_s = now_s + CARRY_S
+        if now_s >= message.give_up_at_s:
+            message.fail(ErrorCode.UNAVAILABLE)
+            return
+        try:
+            task = self._tasks.spawn(self._replace(tenant_id, message, former, message.give_up_at_s - now_s))
+        except RequestError as error:
+            message.fail(error)
+        else:
+            task.add_done_callback(lambda task: _carried(task, message))
 
     def remember(self, tenant_id: TenantId, broadcast_id: BroadcastId, owner: Ownership) -> None:
         """Ask this owner next."""
@@ -117,6 +136,13 @@ class Placement:
     def _message(self, command: Command, origin: Origin) -> "tuple[Message, asyncio.Future[Reply]]":
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         return Message(command, origin, future), future
+
+    def _begin(self, command: Create, message: Message) -> None:
+        """Create it here if that may be."""
+        if self.leaving and self._membership.heirs:
+            self._carry(command.tenant_id, command.broadcast_id, message)
+        else:
+            self._registry.deliver(command.tenant_id, command.broadcast_id, message)
 
     def _place(self, tenant_id: TenantId, broadcast_id: BroadcastId, message: Message) -> None:
         """Handle it here at once if it is clear that it belongs here."""
@@ -160,6 +186,29 @@ class Placement:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _MAX_PAUSE_S)
         message.fail(ErrorCode.UNAVAILABLE)
+
+    async def _replace(self, tenant_id: TenantId, message: Message, former: BroadcastId, timeout_s: float) -> None:
+        """Have `former` cancelled, then try again to create."""
+        command, origin = message.command, message.origin
+        assert isinstance(command, Create)
+        assert origin is not None
+        # No client's id begins like this; and the same try twice cancels once.
+        key = replace(origin.key, request_id=f"→{command.broadcast_id} {former}")
+        cancel, cancelled = self._message(Cancel(command.customer_id, EndReason.REPLACED), Origin(key, "replace"))
+        cancel.give_up_at_s = message.give_up_at_s
+        self._place(tenant_id, former, cancel)
+        try:
+            async with asyncio.timeout(timeout_s):
+                ended = await cancelled
+                # Refused if it has ended by itself, which will do, or if its owner knows already that it is not to be.
+                if isinstance(ended, Refused) and ended.code in _NOT_TO_BE:
+                    await asyncio.sleep(_MAX_PAUSE_S)  # soon this node knows it too
+        except TimeoutError:
+            message.fail(ErrorCode.UNAVAILABLE)
+        except RequestError as error:
+            message.fail(error)
+        else:
+            self._begin(command, message)
 
     async def _target(self, key: _Key, message: Message) -> int | None:
         """Which node to turn to; None if that cannot be said now. Raises `StoreUnavailable`."""

@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import structlog
 
 from haulcast.domain.commands import Appear, Create
+from haulcast.domain.control import TenantControl
 from haulcast.domain.ids import BroadcastId, TenantId
 from haulcast.domain.replies import Reply
-from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode
 from haulcast.ports import Claim, Journal, Stored
 
@@ -29,6 +29,8 @@ from .timers import Deadlines
 
 MAX_ACTORS = 500_000
 _DRAIN_POLL_S = 0.005
+_CONFIGURED_AT_ONCE = 500
+"""Actors that are told of a change in one step of the loop."""
 
 log = structlog.get_logger()
 
@@ -41,7 +43,7 @@ class Registry:
         context: ActorContext,
         journal: Journal,
         membership: Membership,
-        settings_of: Callable[[TenantId], Awaitable[TenantSettings]],
+        control_of: Callable[[TenantId], Awaitable[TenantControl]],
         deadlines: Deadlines,
         reroute: Reroute,
         idle_s: float,
@@ -49,7 +51,7 @@ class Registry:
         self._context = context
         self._journal = journal
         self._membership = membership
-        self._settings_of = settings_of
+        self._control_of = control_of
         self._deadlines = deadlines
         self._reroute = reroute
         self._idle_s = idle_s
@@ -91,6 +93,26 @@ class Registry:
         """Tell a live broadcast's actor of a transporter. False if its mailbox is full; true if it has left."""
         found = self._cells.get((tenant_id, broadcast_id))
         return found is None or found[0].mailbox.offer(Message(command))
+
+    async def configure(self, tenant_id: TenantId, control: TenantControl) -> None:
+        """Have every actor of a tenant know `control` between two messages; returns when the last has taken it. Actors
+        that start meanwhile know it, or are told."""
+        cells = [cell for (theirs, _), (cell, _) in self._cells.items() if theirs == tenant_id]
+        missing = len(cells)
+        complete = asyncio.Event()
+
+        def configured() -> None:
+            nonlocal missing
+            missing -= 1
+            if not missing:
+                complete.set()
+
+        for start in range(0, len(cells), _CONFIGURED_AT_ONCE):
+            for cell in cells[start : start + _CONFIGURED_AT_ONCE]:
+                cell.configure(control, configured)
+            await asyncio.sleep(0)
+        if cells:
+            await complete.wait()
 
     def adopt(self, stored: Stored) -> None:
         """Go on with a broadcast that was claimed for this node."""
@@ -184,14 +206,14 @@ class Registry:
             self.adopt(stored)
 
     async def _start(self, cell: Cell, known: Known | None) -> BroadcastActor:
-        settings = await self._settings_of(cell.tenant_id)
+        control = await self._control_of(cell.tenant_id)
         incarnation = self._membership.incarnation
         stored = await self._claim(cell, incarnation) if known is None else known.stored
         return BroadcastActor(
             self._context,
             cell.tenant_id,
             cell.broadcast_id,
-            settings,
+            control,
             incarnation,
             stored,
             cell.post,

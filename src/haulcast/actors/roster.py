@@ -14,11 +14,11 @@ import structlog
 
 from haulcast.domain.broadcast import Trip
 from haulcast.domain.commands import Appear
+from haulcast.domain.control import TenantControl
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate
-from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode, RequestError, StoreUnavailable
 from haulcast.ports import Kind, Presence
 from haulcast.tasks import TaskSet
@@ -42,14 +42,14 @@ class Roster:
         self,
         presence: Presence,
         live_index: LiveIndex,
-        settings_of: Callable[[TenantId], Awaitable[TenantSettings]],
+        control_of: Callable[[TenantId], Awaitable[TenantControl]],
         appear: Appearance,
         bus: NodeBus,
         tasks: TaskSet,
     ) -> None:
         self._presence = presence
         self._live_index = live_index
-        self._settings_of = settings_of
+        self._control_of = control_of
         self._appear = appear
         self._bus = bus
         self._tasks = tasks
@@ -92,7 +92,7 @@ class Roster:
 
     async def _count_toggle(self, tenant_id: TenantId, transporter_id: TransporterId) -> None:
         """Note one toggle. Raises `RequestError(TOO_MANY_TOGGLES)` when the limit is reached."""
-        settings = await self._settings_of(tenant_id)
+        settings = (await self._control_of(tenant_id)).settings
         retry_after_ms = await self._presence.count_toggle(
             tenant_id, transporter_id, settings.toggle_limit, settings.toggle_window_s
         )

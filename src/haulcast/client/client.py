@@ -117,8 +117,10 @@ class Client(Requests):
         return self._events.dropped
 
     def events(self) -> AsyncIterator[Event]:
-        """All events since the client was opened, in order. At most `max_events` wait; when there are more, the oldest
-        are dropped (states in `topics` stay right). It is one queue: several consumers share it out among them."""
+        """All events since the client was opened, in order. What is announced is among them, each once: `announcement`
+        with `announcement_id`, `text`, `at` and `expires_at`. At most `max_events` wait; when there are more, the
+        oldest are dropped (states in `topics` stay right). It is one queue: several consumers share it out among
+        them."""
         return self._events
 
     def server_now_ms(self) -> int:

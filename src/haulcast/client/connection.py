@@ -5,11 +5,13 @@
 2. A request waits in `_waiting` until its reply comes, on whichever socket that is: after each hello all that wait are
    sent again under their ids. A refusal that says `retry` is asked again until the request's time is over.
 3. On a new socket the topics held are subscribed to again (hello's `resume`); the rest is the owner's `restore`.
+4. The server says at every hello what is announced: what was told before is known again by its id.
 """
 
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from itertools import count
 from typing import Any, TypeAlias
@@ -21,6 +23,7 @@ from .events import EventQueue
 from .helpers import Helpers
 from .protocol import (
     SUBPROTOCOL,
+    Announcement,
     Ending,
     GiveUp,
     JsonObject,
@@ -43,6 +46,8 @@ HEARTBEAT_S = 25.0
 ACK_DELAY_S = 0.2
 """How long a version waits to be acknowledged, so that a burst of deltas costs one ack."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+ANNOUNCEMENTS_KNOWN = 256
+"""How many announcements are known again. At most 100 are valid at a time, and no others are said again."""
 
 log = logging.getLogger("haulcast.client")
 
@@ -66,6 +71,7 @@ class Connection:
         self._waiting: dict[str, tuple[str, asyncio.Future[JsonObject]]] = {}  # id -> frame and reply
         self._arrivals: dict[str, list[asyncio.Future[None]]] = {}  # topic -> who waits for its next snapshot
         self._numbers = count(1)
+        self._announced: deque[str] = deque(maxlen=ANNOUNCEMENTS_KNOWN)  # the ids of those that the user has been told
         self._ack_due = asyncio.Event()
         self._clock: tuple[float, int] | None = None  # loop time and the server's time then
         self._ws: aiohttp.ClientWebSocketResponse | None = None  # set exactly while there is a greeted socket
@@ -290,6 +296,11 @@ class Connection:
                 reply.set_result(frame.data) if frame.error is None else reply.set_exception(frame.error)
             return None
         self._hear_time(frame.server_time_ms)
+        if isinstance(frame, Announcement):
+            if frame.announcement_id not in self._announced:
+                self._announced.append(frame.announcement_id)
+                self._events.put(frame.event())
+            return None
         events, gap = self.subscriptions.take(frame)
         for event in events:
             self._events.put(event)

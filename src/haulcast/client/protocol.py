@@ -80,7 +80,24 @@ class Event:
     replayed: bool = False
 
 
-Frame: TypeAlias = Reply | Snapshot | Delta | Event
+ANNOUNCEMENT = "announcement"
+"""The name of the event that an announcement is to the user; it has no topic, and (0, 0) as its version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What the operators have to say to everybody of the user's role. The same may come more than once."""
+
+    announcement_id: str
+    server_time_ms: int
+    data: JsonObject
+
+    def event(self) -> Event:
+        """What the user gets."""
+        return Event("", ANNOUNCEMENT, self.data, Version(0, 0), self.server_time_ms)
+
+
+Frame: TypeAlias = Reply | Snapshot | Delta | Event | Announcement
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -110,6 +127,13 @@ class _Patch(msgspec.Struct, frozen=True):
     delete: tuple[str, ...] = msgspec.field(name="del", default=())
 
 
+class _Announcement(msgspec.Struct, frozen=True):
+    announcement_id: str
+    text: str
+    at: int
+    expires_at: int
+
+
 _decode = msgspec.json.Decoder(_Incoming).decode
 
 
@@ -121,6 +145,9 @@ def decode(text: str) -> Frame | None:
             return _reply(raw)
         if raw.type in ("snapshot", "delta", "event"):
             return _topic_frame(raw)
+        if raw.type == ANNOUNCEMENT:
+            announced = msgspec.convert(raw.data, _Announcement)
+            return Announcement(announced.announcement_id, raw.server_time, raw.data)
         return None
     except (msgspec.MsgspecError, UnicodeEncodeError) as error:
         raise ProtocolError(f"a frame that is not the protocol: {error}") from error

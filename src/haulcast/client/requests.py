@@ -60,7 +60,9 @@ class Requests(ABC):
         timeout_s: float | None = None,
     ) -> JsonObject:
         """As transporter: take one truck of an offer. Answers `request_id`, `assignment_id`, `trip_id`, `status` and
-        `remaining_requests`, or raises `ServerError` with REQUEST_ALREADY_TAKEN, VEHICLE_BUSY and the like."""
+        `remaining_requests`, or raises `ServerError` with REQUEST_ALREADY_TAKEN, VEHICLE_BUSY and the like. Where not
+        the first wins but the best, `status` is `pending` and there are no ids: at `decided_at` comes an event, either
+        `trip_assigned` or `accept_lost`."""
         data = {"broadcast_id": broadcast_id, "vehicle_id": vehicle_id, "driver_id": driver_id}
         return await self.request("offer.accept", data, id, timeout_s)
 
@@ -87,10 +89,80 @@ class Requests(ABC):
         or `cancelled`. Steps may be left out."""
         return await self.request("trip.update", {"trip_id": trip_id, "status": status}, id, timeout_s)
 
+    # --- Operators ---
+
+    async def get_settings(self, timeout_s: float | None = None) -> JsonObject:
+        """As operator: what is in force. Answers `version`, `paused`, `settings`, `defaults` and `modes`."""
+        return await self.request("settings.get", timeout_s=timeout_s)
+
+    async def patch_settings(
+        self,
+        settings: Mapping[str, Any],
+        expected_version: int,
+        *,
+        id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> JsonObject:
+        """As operator: change some settings, if nobody has changed anything since `expected_version`; else raises
+        `ServerError` VERSION_MISMATCH with the `version` that it is by now. Answers as all commands of operators do:
+        `command`, `number`, `version`, `changes`, `complete`, and how each of the `nodes` has followed."""
+        data = {"settings": dict(settings), "expected_version": expected_version}
+        return await self.request("settings.patch", data, id, timeout_s)
+
+    async def pause(
+        self, *, expected_version: int | None = None, id: str | None = None, timeout_s: float | None = None
+    ) -> JsonObject:
+        """As operator: no new broadcasts and no new waves."""
+        return await self.request("control.pause", _expected(expected_version), id, timeout_s)
+
+    async def resume(
+        self, *, expected_version: int | None = None, id: str | None = None, timeout_s: float | None = None
+    ) -> JsonObject:
+        """As operator: go on where it was paused."""
+        return await self.request("control.resume", _expected(expected_version), id, timeout_s)
+
+    async def reload_settings(
+        self, *, expected_version: int | None = None, id: str | None = None, timeout_s: float | None = None
+    ) -> JsonObject:
+        """As operator: have every node read again what is in force."""
+        return await self.request("control.reload_settings", _expected(expected_version), id, timeout_s)
+
+    async def switch_mode(
+        self, mode: str, *, expected_version: int | None = None, id: str | None = None, timeout_s: float | None = None
+    ) -> JsonObject:
+        """As operator: dispatch in another way from now on; `get_settings` has the `modes`."""
+        data = {"mode": mode, **_expected(expected_version)}
+        return await self.request("control.switch_mode", data, id, timeout_s)
+
+    async def announce(
+        self,
+        audience: str,
+        text: str,
+        *,
+        lifetime_s: int | None = None,
+        expected_version: int | None = None,
+        id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> JsonObject:
+        """As operator: say something to everybody of one role (`customer`, `transporter` or `driver`), also to those
+        who connect within `lifetime_s`."""
+        data: JsonObject = {"audience": audience, "text": text, **_expected(expected_version)}
+        if lifetime_s is not None:
+            data["lifetime_s"] = lifetime_s
+        return await self.request("control.announce", data, id, timeout_s)
+
+    async def drain_node(self, node: int, *, id: str | None = None, timeout_s: float | None = None) -> JsonObject:
+        """As admin: have a node hand over what it has, and stop."""
+        return await self.request("control.drain_node", {"node": node}, id, timeout_s)
+
     async def ping(self, timeout_s: float | None = None) -> int:
         """The server's time in milliseconds."""
         server_time_ms: int = (await self.request("ping", timeout_s=timeout_s))["server_time"]
         return server_time_ms
+
+
+def _expected(version: int | None) -> JsonObject:
+    return {} if version is None else {"expected_version": version}
 
 
 def _place(place: Place) -> JsonObject:

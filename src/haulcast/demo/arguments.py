@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --cluster: kill, stop and restart nodes meanwhile, never all at once; with --json it also measures, "
         "on 1,000 more broadcasts, how long they are out of reach",
     )
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="an operator pauses dispatch, switches its mode and resumes meanwhile, twenty times a minute, at one node "
+        "after the other; how long until every node has followed is in the result",
+    )
 
 
 class _Number:

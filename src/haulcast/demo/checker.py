@@ -1,25 +1,21 @@
 """Judges a run from outside: what the clients saw, against what the journal kept. Shares no code with what it judges.
 
-`check` takes what was read from the journal's tables, and plain records, as clients wrote them down:
-
-    {"kind": "asked", "user", "role", "type", "id", "data", "outcome", "reply", "code"}
-    {"kind": "heard", "user", "role", "event", "broadcast_id", "trip_id", "reason", "replayed"}
-    {"kind": "stayed", "user", "role", "since_ms", "until_ms", "connections", "events_dropped"}
+`check` takes what was read from the journal's tables, and plain records, as clients wrote them down: see `evidence`.
 
 1. Order in the journal is the order in which events were written, not the times they carry: two actors decide side by
    side, but only what was written first has happened first.
-2. An outcome is `ok`, `refused`, `lost` (no answer came: a violation, unless the connection broke) or `abandoned` (the
-   client did not wait for it).
+2. That no answer came is a violation, unless the connection broke. An accept that is `ok` and pending has neither won
+   nor lost: who was told so hears later of the trip, or that it has lost.
 3. What a client should have heard is only asked of those that were connected all the time and took every event.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-Record: TypeAlias = Mapping[str, Any]
-Row: TypeAlias = Mapping[str, Any]
+from .control_checker import commands_are_followed, commands_are_kept, paused_is_paused, waiting_accepts_end
+from .evidence import Event, Kept, Record, Run, gather
 
 ENDED_TRIP = frozenset({"delivered", "cancelled"})
 ENDINGS = frozenset({"cancelled", "expired"})
@@ -27,6 +23,7 @@ LIVE = frozenset({"searching", "partially_filled"})
 FAIR_REFUSALS = frozenset(
     {
         "REQUEST_ALREADY_TAKEN",
+        "ACCEPTS_FULL",
         "BROADCAST_EXPIRED",
         "BROADCAST_CANCELLED",
         "BROADCAST_FULLY_FILLED",
@@ -71,79 +68,9 @@ class Verdict:
         return self.counts.get("truck won once", 0) + self.counts.get("one trip at a time", 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of a broadcast's history."""
-
-    broadcast_id: str
-    seq: int
-    name: str
-    body: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The rows of one tenant, columns named as in the tables, what was JSON decoded."""
-
-    events: Sequence[Event]
-    """In the order of writing."""
-    broadcasts: Sequence[Row]
-    """With `end_reason`, from the state."""
-    assignments: Sequence[Row]
-    offers: Sequence[Row]
-    replies: Sequence[Row]
-    """What the server remembers to have answered to accepts."""
-
-
-@dataclass(slots=True)
-class Run:
-    """Everything that is known of a run."""
-
-    now_ms: int
-    events: Sequence[Event]
-    broadcasts: Mapping[str, Row]
-    assignments: Mapping[str, Row]
-    offers: Sequence[Row]
-    replies: Mapping[tuple[str, str], Mapping[str, Any]]
-    asked: list[Record] = field(default_factory=list)
-    heard: dict[tuple[str, str, str], list[Record]] = field(default_factory=lambda: defaultdict(list))
-    """By user, broadcast and event."""
-    stayed: dict[str, Record] = field(default_factory=dict)
-    history: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
-
-    @property
-    def accepts(self) -> Iterator[Record]:
-        """Every accept that was asked."""
-        return (record for record in self.asked if record["type"] == "offer.accept")
-
-    def wins(self) -> Iterator[tuple[Event, Mapping[str, Any]]]:
-        """Every assignment with its trip, in order."""
-        return ((event, event.body["trip"]) for event in self.events if event.name == "truck_assigned")
-
-    def unbroken(self, user: str) -> bool:
-        """Whether the user had one connection all the time."""
-        stay = self.stayed.get(user)
-        return stay is not None and stay["connections"] == 1
-
-    def attended(self, user: str, since_ms: int, until_ms: int) -> bool:
-        """Whether the user took everything that was sent in that time."""
-        stay = self.stayed.get(user)
-        return (
-            stay is not None
-            and stay["connections"] == 1
-            and not stay["events_dropped"]
-            and stay["since_ms"] <= since_ms
-            and stay["until_ms"] >= until_ms
-        )
-
-    def times_heard(self, user: str, broadcast_id: str, event: str) -> int:
-        """How often the user was told."""
-        return len(self.heard.get((user, broadcast_id, event), ()))
-
-
 def check(records: Iterable[Record], kept: Kept, now_ms: int) -> Verdict:
     """Judge the run of a tenant at `now_ms`."""
-    run = _gather(records, kept, now_ms)
+    run = gather(records, kept, now_ms)
     violations: list[Violation] = []
     counts: Counter[str] = Counter()
     for invariant, find in INVARIANTS.items():
@@ -151,31 +78,11 @@ def check(records: Iterable[Record], kept: Kept, now_ms: int) -> Verdict:
             counts[invariant] += 1
             if counts[invariant] <= SHOWN_PER_INVARIANT:
                 violations.append(Violation(invariant, evidence))
-    told = {record["reply"]["request_id"] for record in run.accepts if record["outcome"] == "ok"}
-    won = {trip["request_id"] for _, trip in run.wins()}
+    told = {record["reply"]["request_id"] for record in run.confirmed}
+    promised = {_accepted_with(record) for record in run.pending}
+    won = {trip["request_id"] for event, trip in run.wins() if _won_with(event, trip) not in promised}
     statuses = Counter(row["status"] for row in run.broadcasts.values())
-    return Verdict(tuple(violations), dict(counts), dict(statuses), len(won), len(won - told))
-
-
-def _gather(records: Iterable[Record], kept: Kept, now_ms: int) -> Run:
-    run = Run(
-        now_ms,
-        kept.events,
-        broadcasts={row["broadcast_id"]: row for row in kept.broadcasts},
-        assignments={row["request_id"]: row for row in kept.assignments},
-        offers=kept.offers,
-        replies={(row["user_id"], row["request_id"]): row["reply"] for row in kept.replies},
-    )
-    for event in kept.events:
-        run.history[event.broadcast_id].append(event)
-    for record in records:
-        if record["kind"] == "asked":
-            run.asked.append(record)
-        elif record["kind"] == "heard":
-            run.heard[record["user"], record["broadcast_id"], record["event"]].append(record)
-        elif record["kind"] == "stayed":
-            run.stayed[record["user"]] = record
-    return run
+    return Verdict(tuple(violations), dict(counts), dict(statuses), sum(1 for _ in run.wins()), len(won - told))
 
 
 # --- The invariants: each yields the evidence against it --------------------------------------------------------------
@@ -187,9 +94,8 @@ def truck_won_once(run: Run) -> Iterator[str]:
         if count > 1:
             yield f"{request_id} was assigned {count} times"
     told = defaultdict(set)
-    for record in run.accepts:
-        if record["outcome"] == "ok":
-            told[record["reply"]["request_id"]].add((record["user"], record["id"]))
+    for record in run.confirmed:
+        told[record["reply"]["request_id"]].add((record["user"], record["id"]))
     for request_id, winners in told.items():
         if len(winners) > 1:
             yield f"{request_id} was confirmed to {sorted(winners)}"
@@ -215,9 +121,7 @@ def one_trip_at_a_time(run: Run) -> Iterator[str]:
 def confirmed_is_kept(run: Run) -> Iterator[str]:
     """Whatever a client was told it has won is in the journal: as an assignment, as an event and as the answer."""
     events = {trip["request_id"]: trip for _, trip in run.wins()}
-    for record in run.accepts:
-        if record["outcome"] != "ok":
-            continue
+    for record in run.confirmed:
         reply, asked = record["reply"], record["data"]
         told = {
             **{key: reply[key] for key in ("request_id", "broadcast_id", "assignment_id", "trip_id")},
@@ -236,18 +140,25 @@ def confirmed_is_kept(run: Run) -> Iterator[str]:
         logged = run.replies.get((record["user"], record["id"]), {})
         if logged.get("done") != reply:
             yield f"{who}, and the answer on record is {logged}"
+    for record in run.pending:
+        logged = run.replies.get((record["user"], record["id"]), {})
+        if logged.get("done") != record["reply"]:
+            yield f"{record['user']} was told {record['reply']} ({record['id']}), and on record is {logged}"
 
 
 def every_win_is_told(run: Run) -> Iterator[str]:
-    """Every win was the answer to one request, or that answer was lost."""
-    told = Counter(record["reply"]["request_id"] for record in run.accepts if record["outcome"] == "ok")
+    """Every win was the answer to one request, or what became of one that was pending, or that answer was lost."""
+    told = Counter(record["reply"]["request_id"] for record in run.confirmed)
+    promised = {_accepted_with(record) for record in run.pending}
     lost = {
         (record["user"], record["data"]["broadcast_id"])
         for record in run.accepts
         if record["outcome"] in ("lost", "abandoned")
     }
     for event, trip in run.wins():
-        if not told[trip["request_id"]] and (trip["transporter_id"], event.broadcast_id) not in lost:
+        if told[trip["request_id"]] or _won_with(event, trip) in promised:
+            continue
+        if (trip["transporter_id"], event.broadcast_id) not in lost:
             yield f"{trip['transporter_id']} won {trip['request_id']} and was never told"
 
 
@@ -379,6 +290,14 @@ def customers_are_told(run: Run) -> Iterator[str]:
                 yield f"{user}'s {broadcast_id} is {row['status']}, which is not what was heard"
 
 
+def _accepted_with(record: Record) -> tuple[str, str, str]:
+    return record["user"], record["data"]["broadcast_id"], record["data"]["vehicle_id"]
+
+
+def _won_with(event: Event, trip: Mapping[str, Any]) -> tuple[str, str, str]:
+    return trip["transporter_id"], event.broadcast_id, trip["vehicle_id"]
+
+
 INVARIANTS: Mapping[str, Callable[[Run], Iterator[str]]] = {
     "truck won once": truck_won_once,
     "one trip at a time": one_trip_at_a_time,
@@ -392,4 +311,8 @@ INVARIANTS: Mapping[str, Callable[[Run], Iterator[str]]] = {
     "everybody is answered": everybody_is_answered,
     "offers are closed": offers_are_closed,
     "customers are told": customers_are_told,
+    "commands are followed": commands_are_followed,
+    "commands are kept": commands_are_kept,
+    "paused is paused": paused_is_paused,
+    "waiting accepts end": waiting_accepts_end,
 }

@@ -14,7 +14,7 @@ from typing import Self
 
 import asyncpg
 
-from .checker import Event, Kept, Row
+from .evidence import Event, Kept, Row
 
 _EVENTS = "SELECT broadcast_id, seq, name, body FROM events WHERE tenant_id = ? ORDER BY rowid"
 _EVENTS_COMMITTED = """
@@ -30,6 +30,9 @@ FROM assignments WHERE tenant_id = ?
 """
 _OFFERS = "SELECT broadcast_id, transporter_id, offered_at_ms, declined FROM offers WHERE tenant_id = ?"
 _REPLIES = "SELECT user_id, request_id, reply FROM request_log WHERE tenant_id = ? AND role = 'transporter'"
+_CONTROL_LOG = """
+SELECT number, request_id, command, at_ms, version, outcome FROM control_log WHERE tenant_id = ? ORDER BY number
+"""
 
 _OWNERS = "SELECT broadcast_id, owner FROM broadcasts WHERE tenant_id = $1 AND ended_at_ms IS NULL"
 
@@ -66,7 +69,7 @@ class PostgresTables:
         """All that it kept of a tenant."""
         rows = {}
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-            for query in (_EVENTS_COMMITTED, _BROADCASTS, _ASSIGNMENTS, _OFFERS, _REPLIES):
+            for query in (_EVENTS_COMMITTED, _BROADCASTS, _ASSIGNMENTS, _OFFERS, _REPLIES, _CONTROL_LOG):
                 found = await self._connection.fetch(query.replace("?", "$1"), tenant)
                 rows[query] = [dict(row) for row in found]
         return _kept(_EVENTS_COMMITTED, rows.__getitem__)
@@ -83,4 +86,5 @@ def _kept(events: str, read: Callable[[str], Iterable[Row]]) -> Kept:
         assignments=list(read(_ASSIGNMENTS)),
         offers=list(read(_OFFERS)),
         replies=[{**row, "reply": json.loads(row["reply"])} for row in read(_REPLIES)],
+        control_log=[{**row, "outcome": json.loads(row["outcome"] or "null")} for row in read(_CONTROL_LOG)],
     )

@@ -17,6 +17,8 @@ from .phone import Answer, Phone
 from .record import Outcome
 
 REPORT_EVERY_S = 5.0
+PAUSED_REST_S = (0.3, 1.0)
+"""How long a customer waits who was told that dispatch is paused."""
 REST_S = 7.0
 """How long a customer rests between broadcasts, on average."""
 ENDED_TRIP = frozenset({"delivered", "cancelled"})
@@ -62,8 +64,13 @@ class Customer:
             "trucks": [{"vehicle_type": kind, "count": number} for kind, number in order.trucks.items()],
             "expires_in_s": order.expires_in_s,
         }
-        taps = [self._phone.ask("broadcast.create", data) for _ in range(2 if order.twice else 1)]
-        created = [answer.data["broadcast_id"] for answer in await asyncio.gather(*taps) if answer.ok]
+        while True:
+            taps = [self._phone.ask("broadcast.create", data) for _ in range(2 if order.twice else 1)]
+            answers = await asyncio.gather(*taps)
+            created = [answer.data["broadcast_id"] for answer in answers if answer.ok]
+            paused = any(answer.code == "TENANT_PAUSED" for answer in answers)
+            if created or not paused or await _within(self._stopping, self._rng.uniform(*PAUSED_REST_S)):
+                break
         for broadcast_id in created:
             self._show(self._phone, broadcast_id)
             await self._see_it_through(broadcast_id, order)
@@ -104,6 +111,8 @@ class Transporter:
         self._drivers_with_phones = drivers_with_phones
         self._idle_drivers = [*company.drivers]
         self._idle_trucks = [*company.trucks]
+        self._reserved: dict[tuple[str, str], tuple[Truck, str]] = {}
+        """What an accept has spoken for until it is won or lost: by broadcast and vehicle, with the driver."""
 
     @property
     def busy(self) -> bool:
@@ -118,8 +127,15 @@ class Transporter:
             async for event in self._phone.events():
                 if event.event == "offer":
                     errands.create_task(self._consider(event))
-                elif event.event == "trip_assigned" and event.data["driver_id"] not in self._drivers_with_phones:
-                    errands.create_task(drive(self._phone, self._rng, event.data))
+                elif event.event == "trip_assigned":
+                    self._win(event.data)
+                    if event.data["driver_id"] not in self._drivers_with_phones:
+                        errands.create_task(drive(self._phone, self._rng, event.data))
+                elif event.event == "accept_lost":
+                    self._give_up(event.data["broadcast_id"], event.data["vehicle_id"])
+                elif event.event == "offer_closed":
+                    for truck in self._company.trucks:
+                        self._give_up(event.data["broadcast_id"], truck.vehicle_id)
                 elif event.event == "trip_updated" and event.data["status"] in ENDED_TRIP:
                     self._free(event.data)
 
@@ -157,7 +173,9 @@ class Transporter:
             if shown is None or (shown["status"] != "open" and self._rng.random() < 0.5):
                 return  # seen in time; the other half has the thumb on the button already
             answer = await self._accept(offer["broadcast_id"], shown["open_trucks"] or offer["open_trucks"])
-            if answer is None or not answer.ok or not answer.data["remaining_requests"]:
+            if answer is None or not answer.ok or answer.data["status"] == "pending":
+                return
+            if not answer.data["remaining_requests"]:
                 return
             await asyncio.sleep(self._rng.uniform(0.3, 1))
 
@@ -170,10 +188,10 @@ class Transporter:
             return await self._book_twice(broadcast_id, wanted)
         driver = self._idle_drivers.pop(0)
         self._idle_trucks.remove(truck)
+        self._reserved[broadcast_id, truck.vehicle_id] = truck, driver
         answer = await self._send_accept(broadcast_id, truck, driver)
         if answer.outcome is Outcome.REFUSED:
-            self._idle_trucks.append(truck)
-            self._idle_drivers.append(driver)
+            self._give_up(broadcast_id, truck.vehicle_id)
         return answer
 
     async def _book_twice(self, broadcast_id: str, wanted: Mapping[str, int]) -> Answer | None:
@@ -185,13 +203,26 @@ class Transporter:
 
     async def _send_accept(self, broadcast_id: str, truck: Truck, driver: str) -> Answer:
         data = {"broadcast_id": broadcast_id, "vehicle_id": truck.vehicle_id, "driver_id": driver}
-        answer = await self._phone.ask("offer.accept", data)
-        if answer.ok:
-            truck.trip_id = answer.data["trip_id"]
-            shown = self._shown(broadcast_id)
-            if shown is not None:
-                truck.destination = Place(shown["pickup"]["lat"], shown["pickup"]["lng"])
-        return answer
+        return await self._phone.ask("offer.accept", data)
+
+    def _give_up(self, broadcast_id: str, vehicle_id: str) -> None:
+        """An accept has not won: truck and driver are free again."""
+        reserved = self._reserved.pop((broadcast_id, vehicle_id), None)
+        if reserved is not None:
+            self._idle_trucks.append(reserved[0])
+            self._idle_drivers.append(reserved[1])
+
+    def _win(self, trip: Mapping[str, Any]) -> None:
+        """A truck is on its way."""
+        self._reserved.pop((trip["broadcast_id"], trip["vehicle_id"]), None)
+        for truck in self._company.trucks:
+            if truck.vehicle_id == trip["vehicle_id"]:
+                truck.trip_id = trip["trip_id"]
+                truck.destination = Place(trip["pickup"]["lat"], trip["pickup"]["lng"])
+                if truck in self._idle_trucks:
+                    self._idle_trucks.remove(truck)
+        if trip["driver_id"] in self._idle_drivers:
+            self._idle_drivers.remove(trip["driver_id"])
 
     def _shown(self, broadcast_id: str) -> Mapping[str, Any] | None:
         """The offer as the feed has it now."""

@@ -96,6 +96,7 @@ class Phone:
                     event=event.event,
                     broadcast_id=subject if kind == "broadcast" else event.data.get("broadcast_id", ""),
                     trip_id=event.data.get("trip_id"),
+                    vehicle_id=event.data.get("vehicle_id"),
                     reason=event.data.get("reason"),
                     remaining_requests=event.data.get("remaining_requests"),
                     replayed=event.replayed,

@@ -38,7 +38,26 @@ class Result:
             "accept_latency_ms": {"p50": recorder.latency_ms(0.5), "p99": recorder.latency_ms(0.99)},
             "leaks": dict(self.leaks),
             **self.failover,
+            **self._control(),
             "violations": [str(violation) for violation in verdict.violations],
+        }
+
+    def _control(self) -> dict[str, Any]:
+        """How the operator's commands were followed, if there were any."""
+        recorder = self.recorder
+        if not recorder.commands:
+            return {}
+        shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+        return {
+            "control": {
+                "rounds": sum(command.command == "resume" for command in recorder.commands),
+                "commands": len(recorder.commands),
+                "complete": sum(command.complete for command in recorder.commands),
+                "creates_paused": recorder.creates_paused,
+                "accepts_waited": recorder.accepts_waited,
+            },
+            "control_ms": {name: recorder.control_ms(share) for name, share in shares.items()},
+            "followed_ms": {name: recorder.followed_ms(share) for name, share in shares.items()},
         }
 
     def lines(self) -> list[str]:
@@ -51,6 +70,7 @@ class Result:
             f"offers      {plain['offers_delivered']} delivered",
             f"accepts     {plain['accepts_won']} won, {plain['accepts_lost']} lost, "
             f"p50 {_ms(latency['p50'])}, p99 {_ms(latency['p99'])}",
+            *_control_line(plain),
             f"leaks       {', '.join(f'{count} {what}' for what, count in self.leaks.items())}",
         ]
         if self.verdict.violations:
@@ -59,6 +79,18 @@ class Result:
         else:
             lines.append("invariants  all held: no truck, vehicle or driver was assigned twice, nothing was lost")
         return lines
+
+
+def _control_line(plain: Mapping[str, Any]) -> list[str]:
+    if "control" not in plain:
+        return []
+    counts, took = plain["control"], plain["control_ms"]
+    return [
+        f"control     {counts['commands']} commands in {counts['rounds']} rounds, {counts['complete']} followed by all "
+        f"nodes, p50 {_ms(took['p50'])}, p99 {_ms(took['p99'])}, max {_ms(took['max'])}",
+        f"            {counts['creates_paused']} broadcasts refused while paused, {counts['accepts_waited']} accepts "
+        "waited for a decision",
+    ]
 
 
 def _ms(value: float | None) -> str:

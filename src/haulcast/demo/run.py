@@ -18,6 +18,7 @@ from dataclasses import replace
 from math import ceil
 from typing import Any
 
+import aiohttp
 import uvloop
 from rich.console import Console
 
@@ -28,6 +29,7 @@ from haulcast.errors import ConfigError
 from .chaos import Chaos
 from .checker import check
 from .city import City
+from .control import Operator
 from .failover import Failover, Figures
 from .process import ServerFailed
 from .record import Recorder
@@ -84,7 +86,9 @@ async def _demo(args: argparse.Namespace) -> Result:
             before = await server.counts()
             async with _shown(args.json, server, town, board, recorder), asyncio.TaskGroup() as run:
                 chaos = run.create_task(_chaos(args, server, city, town.stopping))
+                control = run.create_task(_control(args, server, town, recorder))
                 await town.live(server, recorder, board, args.seconds)
+                await control
                 measured = await chaos
                 leaks = await _leaks(server, before)
             now_ms = time.time_ns() // 1_000_000
@@ -104,6 +108,13 @@ async def _chaos(
     if not args.chaos or not isinstance(server, Cluster):
         return {}
     return await Chaos(server, city.source("chaos"), Failover(server) if args.json else None).rage(stopping)
+
+
+async def _control(args: argparse.Namespace, server: Server, town: Town, recorder: Recorder) -> None:
+    """Have an operator at work if one is asked for."""
+    if args.control:
+        async with aiohttp.ClientSession() as http:
+            await Operator(server, recorder, http).work(town.begun, town.stopping)
 
 
 def _server(args: argparse.Namespace, settings: Config, tenant: str) -> AbstractAsyncContextManager[Server]:

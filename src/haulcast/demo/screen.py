@@ -78,13 +78,18 @@ class Screen:
         live = counts["created"] - sum(counts[state] for state in ended)
         p50, p99 = (recorder.latency_ms(share, last=LATENCIES_SHOWN) for share in (0.5, 0.99))
         latency = "" if p50 is None or p99 is None else f"  p50 {p50:.1f} ms  p99 {p99:.1f} ms"
-        return [
+        lines = [
             Text(f"broadcasts {live} live  " + "  ".join(f"{counts[state]} {state}" for state in ended)),
             Text(
                 f"offers {recorder.offers_delivered}  accepts {recorder.accepts_won} won"
                 f"  {recorder.accepts_lost} lost{latency}"
             ),
         ]
+        if recorder.commands:
+            complete = sum(command.complete for command in recorder.commands)
+            slowest = recorder.control_ms(1.0)
+            lines.append(Text(f"commands {len(recorder.commands)}  {complete} followed by all  max {slowest:.1f} ms"))
+        return lines
 
 
 def console_url(server: Server) -> str:

@@ -24,8 +24,8 @@ from haulcast.config import Config
 from haulcast.ports import Role
 from haulcast.transport.auth import KeyRing
 
-from .checker import Kept
 from .city import NOWHERE, Company
+from .evidence import Kept
 from .kept import PostgresTables, kept_in_sqlite
 from .process import Process, ServerFailed
 from .stores import PrivatePostgres, PrivateRedis, StoreFailed, free_port

@@ -51,6 +51,8 @@ class Town:
     def __init__(self, city: City) -> None:
         self.phase = "connecting"
         """What is going on, for the screen."""
+        self.begun = asyncio.Event()
+        """Everybody is connected."""
         self.stopping = asyncio.Event()
         self.hurry = asyncio.Event()
         self._city = city
@@ -94,6 +96,7 @@ class Town:
 
     async def _let_live(self, seconds: float | None) -> None:
         self.phase = "running"
+        self.begun.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()

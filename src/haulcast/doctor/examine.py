@@ -30,6 +30,7 @@ def examine(show: Callable[[str], None] = print) -> int:
         show(
             f"{mark:4}  {finding.subject:14} {finding.found}"
             + (f"\n      -> {finding.advice}" if finding.advice else "")
+            + "".join(f"\n      {line}" for line in finding.details)
         )
     return 1 if any(finding.fatal for finding in findings) else 0
 

@@ -1,7 +1,6 @@
 """Looks at the Redis of a cluster."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from statistics import median
 from time import perf_counter
@@ -10,27 +9,27 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from haulcast.storage.redis.keys import KEYS, LEASES
+from haulcast.storage.redis.keys import LEASES
 from haulcast.store_url import StoreUrl
 
 from .finding import Finding
+from .redis_keys import look_at_keys
 
 SUBJECT = "redis"
 OLDEST_REDIS = (6, 2)
 """The first with GEOSEARCH."""
 ANSWER_WITHIN_S = 5.0
 SLOW_MS = 10.0
-MOST_KEYS = 100_000
-"""No more are looked at: counting goes through all keys of the database."""
 _ASKED_TIMES = 5
-_KEYS_AT_ONCE = 1_000
 
 
 async def look_at_redis(url: str) -> list[Finding]:
     """What there is to say about it."""
     findings: list[Finding] = []
     try:
-        async with asyncio.timeout(ANSWER_WITHIN_S), Redis.from_url(url, decode_responses=True) as redis:
+        # Keys may have any names; those that are no text come through, and can be asked about.
+        redis = Redis.from_url(url, decode_responses=True, encoding_errors="surrogateescape")
+        async with asyncio.timeout(ANSWER_WITHIN_S), redis:
             findings.extend([finding async for finding in _look(redis, url)])
     except TimeoutError:
         findings.append(_broken(url, f"has not answered within {ANSWER_WITHIN_S:g} s"))
@@ -68,21 +67,11 @@ async def _look(redis: Redis, url: str) -> AsyncIterator[Finding]:
             f"maxmemory-policy is {policy}",
             "when its memory is full it forgets who is alive and who is where: set it to noeviction",
         )
-    yield await _keys(redis)
+    for finding in await look_at_keys(redis):
+        yield finding
     seconds, _ = await redis.time()
     alive = await redis.zcount(LEASES(), seconds * 1000, "+inf")
     yield Finding("nodes", f"{alive} hold a lease")
-
-
-async def _keys(redis: Redis) -> Finding:
-    owners: Counter[str] = Counter()
-    async for name in redis.scan_iter("hc1:*", count=_KEYS_AT_ONCE):
-        owners[next((key.owner for key in KEYS if key.matches(name)), "unknown")] += 1
-        if owners.total() >= MOST_KEYS:
-            break
-    counts = ", ".join(f"{count} {owner}" for owner, count in sorted(owners.items()))
-    more = " and more" if owners.total() >= MOST_KEYS else ""
-    return Finding("keys", f"{counts}{more}" if counts else "none yet")
 
 
 def _broken(url: str, what: str) -> Finding:

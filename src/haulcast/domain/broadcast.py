@@ -84,6 +84,17 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingAccept:
+    """An accept that has not been decided yet."""
+
+    transporter_id: TransporterId
+    vehicle_id: VehicleId
+    vehicle_type: str
+    driver_id: DriverId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Broadcast:
     """A customer's haul. Terminal states have no deadline and take no more offers or assignments."""
 
@@ -108,6 +119,14 @@ class Broadcast:
     """How many transporters have been offered it so far: known also where `offers` is left empty."""
     offers: Mapping[TransporterId, Offer] = field(default_factory=dict)
     """The notified set: everybody who was ever shown the broadcast."""
+    reached_m: float | None = 0.0
+    """How far the farthest wave so far has reached; None: everybody."""
+    wave_held: bool = False
+    """The next wave was due while the tenant was paused, and is no deadline until it has gone out."""
+    waiting: tuple[WaitingAccept, ...] = ()
+    """In the order in which they came, each with a vehicle of its own, of a type that is still open."""
+    decide_at_ms: int | None = None
+    """When those that wait are decided; set exactly while some do."""
 
     @property
     def live(self) -> bool:
@@ -144,5 +163,7 @@ class Broadcast:
             yield self.expires_at_ms
             if self.reminder_at_ms is not None:
                 yield self.reminder_at_ms
-            if self.next_wave_at_ms is not None:
+            if self.next_wave_at_ms is not None and not self.wave_held:
                 yield self.next_wave_at_ms
+            if self.decide_at_ms is not None:
+                yield self.decide_at_ms

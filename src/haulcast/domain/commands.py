@@ -1,12 +1,15 @@
 """Everything a broadcast's actor can be asked to do. Frozen values: what arrives is what was sent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from .broadcast import Place
+from .geo import Point
 from .ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
 from .ranking import Candidate, LeftOut
-from .states import TripStatus
+from .replies import Refusal
+from .states import EndReason, TripStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,10 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The customer takes the broadcast back."""
+    """The customer takes the broadcast back, or has it replaced by another one."""
 
     customer_id: CustomerId
+    reason: EndReason = EndReason.CUSTOMER_CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,15 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class SendWave:
-    """The candidates for `wave` have been found; `more` says whether there were more than were asked for.
+    """The candidates for `wave` have been found: up to `limit` of them within `radius_m`. `more` says whether there
+    were more than that.
 
     `left_out`: the nearest of those who are not among them.
     """
 
     wave: int
+    radius_m: float | None
+    limit: int
     candidates: tuple[Candidate, ...]
     more: bool
     left_out: tuple[LeftOut, ...] = ()
@@ -96,4 +103,20 @@ class Appear:
     candidate: Candidate
 
 
-Command: TypeAlias = Create | Cancel | Accept | Decline | UpdateTrip | Tick | SendWave | Appear
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The accepts that wait are to be decided, by where their vehicles are now, as far as that is known."""
+
+    positions: Mapping[VehicleId, Point]
+
+
+@dataclass(frozen=True, slots=True)
+class DropAccept:
+    """The accept with this vehicle was to win, and the journal refused it with `code`. `positions` as in `Match`."""
+
+    vehicle_id: VehicleId
+    code: Refusal
+    positions: Mapping[VehicleId, Point]
+
+
+Command: TypeAlias = Create | Cancel | Accept | Decline | UpdateTrip | Tick | SendWave | Appear | Match | DropAccept

@@ -1,12 +1,14 @@
 """What is to be done once a decision is durable. None of it is done if the write fails."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from .broadcast import Offer, Trip
-from .ids import TransporterId
-from .replies import Json
+from .broadcast import Offer, Trip, WaitingAccept
+from .geo import Point
+from .ids import TransporterId, VehicleId
+from .replies import Json, Refusal
 
 
 class TripNews(StrEnum):
@@ -39,6 +41,20 @@ class SeekCandidates:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureAccepts:
+    """Find out where these vehicles are, as far as that is known, and answer with `Match`."""
+
+    vehicle_ids: tuple[VehicleId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchOn:
+    """More accepts are to be decided: answer with `Match` at once."""
+
+    positions: Mapping[VehicleId, Point]
+
+
+@dataclass(frozen=True, slots=True)
 class OpenOffers:
     """Show the broadcast to these transporters."""
 
@@ -67,6 +83,23 @@ class DropOffers:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowWaiting:
+    """An accept of these transporters waits until `decided_at_ms`, or (None) does not wait any more: show it in the
+    offer, which they have."""
+
+    to: tuple[TransporterId, ...]
+    decided_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoseAccepts:
+    """Tell these, who waited, that they have not won, and why."""
+
+    accepts: tuple[WaitingAccept, ...]
+    code: Refusal
+
+
+@dataclass(frozen=True, slots=True)
 class ShowTrip:
     """Tell the transporter and the driver of a trip."""
 
@@ -82,4 +115,16 @@ class TellWatchers:
     data: dict[str, Json]
 
 
-Effect: TypeAlias = SeekCandidates | OpenOffers | AmendOffers | CloseOffers | DropOffers | ShowTrip | TellWatchers
+Effect: TypeAlias = (
+    SeekCandidates
+    | MeasureAccepts
+    | MatchOn
+    | OpenOffers
+    | AmendOffers
+    | CloseOffers
+    | DropOffers
+    | ShowWaiting
+    | LoseAccepts
+    | ShowTrip
+    | TellWatchers
+)

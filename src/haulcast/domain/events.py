@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .broadcast import Offer, Place, Trip
-from .ids import BroadcastId, CustomerId, TenantId, TransporterId, TripId
+from .broadcast import Offer, Place, Trip, WaitingAccept
+from .ids import BroadcastId, CustomerId, TenantId, TransporterId, TripId, VehicleId
 from .ranking import LeftOut
+from .replies import Refusal
 from .states import EndReason, TripStatus
 
 
@@ -43,6 +44,13 @@ class WaveSent:
 
 
 @dataclass(frozen=True, slots=True)
+class WaveHeld:
+    """A wave was due while the tenant was paused; it goes out when that is over."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Offered:
     """One transporter that came online late was offered the broadcast."""
 
@@ -52,15 +60,33 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """A transporter does not want it."""
+    """A transporter does not want it; accepts of theirs do not wait any more."""
 
     at_ms: int
     transporter_id: TransporterId
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptWaiting:
+    """A transporter accepted, and what becomes of it is decided at `decide_at_ms`, the same for all that wait."""
+
+    at_ms: int
+    accept: WaitingAccept
+    decide_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptsLost:
+    """The accepts with these vehicles waited, and have not won."""
+
+    at_ms: int
+    vehicle_ids: tuple[VehicleId, ...]
+    code: Refusal
+
+
+@dataclass(frozen=True, slots=True)
 class TruckAssigned:
-    """A transporter won a truck request."""
+    """A transporter won a truck request; the accept with this vehicle does not wait any more."""
 
     at_ms: int
     trip: Trip
@@ -84,7 +110,7 @@ class Reminded:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The customer took it back; trucks already assigned keep their trips."""
+    """The customer took it back or replaced it; trucks already assigned keep their trips."""
 
     at_ms: int
     reason: EndReason
@@ -99,14 +125,28 @@ class Expired:
 
 
 Event: TypeAlias = (
-    Created | WaveSent | Offered | Declined | TruckAssigned | TripUpdated | Reminded | Cancelled | Expired
+    Created
+    | WaveSent
+    | WaveHeld
+    | Offered
+    | Declined
+    | AcceptWaiting
+    | AcceptsLost
+    | TruckAssigned
+    | TripUpdated
+    | Reminded
+    | Cancelled
+    | Expired
 )
 
 EVENT_TYPES: Mapping[str, type[Event]] = {
     "created": Created,
     "wave_sent": WaveSent,
+    "wave_held": WaveHeld,
     "offered": Offered,
     "declined": Declined,
+    "accept_waiting": AcceptWaiting,
+    "accepts_lost": AcceptsLost,
     "truck_assigned": TruckAssigned,
     "trip_updated": TripUpdated,
     "reminded": Reminded,

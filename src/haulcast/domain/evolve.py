@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from . import events as e
-from .broadcast import Broadcast, Offer, TruckRequest
+from .broadcast import Broadcast, Offer, TruckRequest, WaitingAccept
 from .ids import request_id
 from .states import (
     BROADCAST_TRANSITIONS,
@@ -16,6 +16,7 @@ from .states import (
     RequestStatus,
     advance,
 )
+from .waves import farther
 
 Changes: TypeAlias = Mapping[str, Any]
 """The fields of a broadcast that are other after an event."""
@@ -65,8 +66,14 @@ def _wave_sent(state: Broadcast, event: e.WaveSent) -> Changes:
     return {
         "wave": event.wave,
         "next_wave_at_ms": event.next_wave_at_ms,
+        "reached_m": event.radius_m if farther(event.radius_m, state.reached_m) else state.reached_m,
+        "wave_held": False,
         **_with_offers(state, event.offers),
     }
+
+
+def _wave_held(state: Broadcast, event: e.WaveHeld) -> Changes:
+    return {"wave_held": True}
 
 
 def _offered(state: Broadcast, event: e.Offered) -> Changes:
@@ -80,7 +87,24 @@ def _with_offers(state: Broadcast, new: Iterable[Offer]) -> Changes:
 
 def _declined(state: Broadcast, event: e.Declined) -> Changes:
     offer = replace(state.offers[event.transporter_id], declined=True)
-    return {"offers": {**state.offers, event.transporter_id: offer}}
+    return {
+        "offers": {**state.offers, event.transporter_id: offer},
+        **_waiting(state, (each for each in state.waiting if each.transporter_id != event.transporter_id)),
+    }
+
+
+def _accept_waiting(state: Broadcast, event: e.AcceptWaiting) -> Changes:
+    return {"waiting": (*state.waiting, event.accept), "decide_at_ms": event.decide_at_ms}
+
+
+def _accepts_lost(state: Broadcast, event: e.AcceptsLost) -> Changes:
+    return _waiting(state, (each for each in state.waiting if each.vehicle_id not in event.vehicle_ids))
+
+
+def _waiting(state: Broadcast, accepts: Iterable[WaitingAccept]) -> Changes:
+    """That only these still wait."""
+    waiting = tuple(accepts)
+    return {"waiting": waiting, "decide_at_ms": state.decide_at_ms if waiting else None}
 
 
 def _truck_assigned(state: Broadcast, event: e.TruckAssigned) -> Changes:
@@ -94,11 +118,15 @@ def _truck_assigned(state: Broadcast, event: e.TruckAssigned) -> Changes:
         else request
         for request in state.requests
     )
+    changes = {
+        "requests": requests,
+        **_waiting(state, (each for each in state.waiting if each.vehicle_id != event.trip.vehicle_id)),
+    }
     if any(request.status is RequestStatus.SEARCHING for request in requests):
         status = advance(BROADCAST_TRANSITIONS, state.status, BroadcastStatus.PARTIALLY_FILLED)
-        return {"requests": requests, "status": status}
+        return {**changes, "status": status}
     status = advance(BROADCAST_TRANSITIONS, state.status, BroadcastStatus.FULLY_FILLED)
-    return {"requests": requests, "status": status, "end_reason": EndReason.FILLED, "ended_at_ms": event.at_ms}
+    return {**changes, "status": status, "end_reason": EndReason.FILLED, "ended_at_ms": event.at_ms}
 
 
 def _trip_updated(state: Broadcast, event: e.TripUpdated) -> Changes:
@@ -137,13 +165,17 @@ def _ended(
             else request
             for request in state.requests
         ),
+        **_waiting(state, ()),
     }
 
 
 _EVOLVE: Mapping[type[e.Event], Callable[[Broadcast, Any], Changes]] = {
     e.WaveSent: _wave_sent,
+    e.WaveHeld: _wave_held,
     e.Offered: _offered,
     e.Declined: _declined,
+    e.AcceptWaiting: _accept_waiting,
+    e.AcceptsLost: _accepts_lost,
     e.TruckAssigned: _truck_assigned,
     e.TripUpdated: _trip_updated,
     e.Reminded: _reminded,

@@ -1,12 +1,24 @@
 """What a tenant may choose about dispatch, with the defaults in one place."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import pairwise
+
+from .modes import DEFAULT_MODE, MODES, Mode
 
 MAX_RADIUS_KM = 20_100.0
 """Half of the Earth's circumference, rounded up: no two places are farther apart."""
 
 MAX_TOGGLE_WINDOW_S = 86_400
+
+
+class ActiveBroadcastPolicy(StrEnum):
+    """What to do with a second live broadcast of one customer."""
+
+    REJECT = "reject"
+    """Refuse the new one."""
+    REPLACE = "replace"
+    """Cancel the old one."""
 
 
 class InvalidSetting(ValueError):
@@ -35,6 +47,17 @@ class TenantSettings:
     toggle_limit: int = 10
     """How many times in `toggle_window_s` a transporter may go online or offline."""
     toggle_window_s: int = 300
+    dispatch_mode: str = DEFAULT_MODE
+    """The name of one of `modes.MODES`: how trucks are found, and who of those who accept gets one."""
+    accept_window_s: float = 3.0
+    """How long a mode that does not take the first who accepts waits for others."""
+    active_broadcast_policy: ActiveBroadcastPolicy = ActiveBroadcastPolicy.REJECT
+    """What becomes of a customer's live broadcast when the customer creates another one."""
+    requests_per_s: float | None = None
+    """How many requests a phone may make in the long run; None, or more than the server allows: what that allows."""
+    request_burst: int | None = None
+    """How many it may make at once; None, or more than the server allows: what that allows."""
+    announcements_per_hour: int = 20
 
     def __post_init__(self) -> None:
         _check(1 <= len(self.wave_radii_km) <= 20, "wave_radii_km", self.wave_radii_km, "1 to 20 radii")
@@ -55,6 +78,18 @@ class TenantSettings:
         _within("reminder_lead_s", self.reminder_lead_s, 1, 86_400)
         _within("toggle_limit", self.toggle_limit, 1, 1_000)
         _within("toggle_window_s", self.toggle_window_s, 1, MAX_TOGGLE_WINDOW_S)
+        _check(self.dispatch_mode in MODES, "dispatch_mode", self.dispatch_mode, f"one of {', '.join(MODES)}")
+        _within("accept_window_s", self.accept_window_s, 0.1, 60)
+        if self.requests_per_s is not None:
+            _within("requests_per_s", self.requests_per_s, 0.1, 10_000)
+        if self.request_burst is not None:
+            _within("request_burst", self.request_burst, 1, 10_000)
+        _within("announcements_per_hour", self.announcements_per_hour, 1, 100)
+
+    @property
+    def mode(self) -> Mode:
+        """The dispatch mode itself."""
+        return MODES[self.dispatch_mode]
 
 
 def _check(fine: bool, field: str, value: object, allowed: str) -> None:

@@ -45,6 +45,8 @@ class EndReason(StrEnum):
 
     FILLED = "filled"
     CUSTOMER_CANCELLED = "customer_cancelled"
+    REPLACED = "replaced"
+    """The customer created another one in its place."""
     NO_VEHICLES_AVAILABLE = "no_vehicles_available"
     EXPIRED = "expired"
     """Time ran out with some trucks found and some not."""

@@ -86,8 +86,12 @@ def offer_closing(state: Broadcast) -> dict[str, Json]:
 
 
 def offer_view(state: Broadcast, offer: Offer) -> dict[str, Json]:
-    """One transporter's offer, open or closed: an entry of `feed:{transporter}`."""
-    return {**offer_body(state), **offer_tail(offer), **({} if state.live else offer_closing(state))}
+    """One transporter's offer, open or closed: an entry of `feed:{transporter}`. With `decided_at` while an accept of
+    theirs waits."""
+    view = {**offer_body(state), **offer_tail(offer), **({} if state.live else offer_closing(state))}
+    if any(accept.transporter_id == offer.transporter_id for accept in state.waiting):
+        view["decided_at"] = state.decide_at_ms
+    return view
 
 
 def offer_shown(state: Broadcast, offer: Offer, now_ms: int) -> bool:

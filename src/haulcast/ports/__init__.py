@@ -1,7 +1,7 @@
 """What the parts of haulcast ask of each other, and what they may rely on.
 
-    transport --Dispatcher, Availability--> actors --Journal, Presence, Cluster, Clock--> storage
-    actors --Publisher--> transport --Bus--> actors
+    transport --Dispatcher, Availability, Controller--> actors --Journal, Presence, Cluster, Clock--> storage
+    actors --Publisher, ControlListener--> transport --Bus--> actors
     transport --Journal, Presence--> storage, --RouteSource--> routing
 
 Actors, transport, storage and routing know these protocols and the domain, and nothing of one another; `app` wires
@@ -10,10 +10,12 @@ them.
 
 from .clock import Clock
 from .cluster import Bus, Cluster, Kind, Member, Standing
+from .control import Controller, ControlListener, ControlState
 from .dispatch import Availability, Change, Dispatcher, Publisher
 from .journal import (
     Claim,
     Conflict,
+    ControlRecord,
     Duplicate,
     Fence,
     Fenced,
@@ -26,6 +28,7 @@ from .journal import (
     Ownership,
     RequestKey,
     Role,
+    Stale,
     Stored,
     Write,
 )
@@ -44,6 +47,10 @@ __all__ = [
     "Clock",
     "Cluster",
     "Conflict",
+    "ControlListener",
+    "ControlRecord",
+    "ControlState",
+    "Controller",
     "Dispatcher",
     "Duplicate",
     "Fence",
@@ -65,6 +72,7 @@ __all__ = [
     "RequestKey",
     "Role",
     "RouteSource",
+    "Stale",
     "Standing",
     "Stored",
     "Vitals",

@@ -47,8 +47,9 @@ class Cluster(Protocol):
         """Prolong a lease that is held. One that is not is never made anew."""
         ...
 
-    async def drain(self, incarnation: int) -> None:
-        """Tell the others that the node is about to leave."""
+    async def drain(self, incarnation: int, *, not_last: bool = False) -> bool:
+        """Mark a member as about to leave, which it sees itself as well; with `not_last` only if another one that has a
+        lease stays, however many are marked at once. Whether it is marked now."""
         ...
 
     async def leave(self, incarnation: int) -> None:
@@ -108,6 +109,8 @@ class Kind(StrEnum):
     HOW_ARE_YOU = "how_are_you"
     HOW_I_AM = "how_i_am"
     DRIVERS = "drivers"
+    CONTROL = "control"
+    CONTROLLED = "controlled"
 
 
 class Bus(Protocol):

@@ -1,11 +1,12 @@
 """The durable truth, and the values that are put into it and come out."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
+from haulcast.domain.control import TenantControl
 from haulcast.domain.events import Declined, Event, Offered, TripUpdated, TruckAssigned, WaveSent
 from haulcast.domain.fleet import Driver, FleetItem, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
@@ -161,6 +162,32 @@ class Claim:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class ControlRecord:
+    """An operator's command, as the audit has it.
+
+    `by` names the tenant that it concerns. `data` is what was asked, `changes` what it changed (by name: what it was,
+    what it is). `version`: the control version that it led to; None if it was no command to a tenant. `outcome`: how
+    the nodes answered; None as long as that is not known. `number` counts the records of the tenant, from 1; one that
+    is not recorded yet has 0. What is JSON is read back as lists and dicts.
+    """
+
+    by: RequestKey
+    fingerprint: str
+    command: str
+    data: Mapping[str, Json]
+    at_ms: int
+    version: int | None = None
+    changes: Mapping[str, tuple[Json, Json]] = field(default_factory=dict)
+    outcome: Mapping[str, Json] | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Nothing was written: the tenant is not at the version before, or does not exist."""
+
+
 class FleetConflict(Exception):
     """An item of a fleet change names a transporter that does not exist. `index` counts from 0."""
 
@@ -291,7 +318,38 @@ class Journal(Protocol):
         """Whether the tenant is new; an existing one is left as it is."""
         ...
 
-    async def read_tenant(self, tenant_id: TenantId) -> TenantSettings | None: ...
+    async def read_tenant(self, tenant_id: TenantId) -> TenantControl | None:
+        """What is in force for a tenant. Settings are migrated from whatever version they were written in."""
+        ...
+
+    async def control_versions(self, tenant_ids: Collection[TenantId]) -> dict[TenantId, int]:
+        """The control version of each of these tenants that exists."""
+        ...
+
+    async def record_control(self, record: ControlRecord, after: TenantControl | None) -> ControlRecord | Stale:
+        """Record a command and, if it is one to a tenant, put `after` in force, both or neither: only if the tenant is
+        at the version before that of `after`. Of several commands on top of one version exactly one is carried out.
+
+        The record with its number. A command under a key that was recorded before is not carried out again: it gets
+        the record from then, whatever the version and whatever was asked; compare the fingerprints. The tenant of
+        a command without `after` need not exist.
+        """
+        ...
+
+    async def read_control(self, key: RequestKey) -> ControlRecord | None:
+        """The record of the command that came under this key."""
+        ...
+
+    async def finish_control(self, tenant_id: TenantId, number: int, outcome: Mapping[str, Json]) -> None:
+        """Note how the nodes answered a command. What was noted before stays; without such a record nothing happens."""
+        ...
+
+    async def read_control_log(
+        self, tenant_id: TenantId, *, before: int | None, limit: int, commands: Collection[str] | None = None
+    ) -> list[ControlRecord]:
+        """The newest `limit` records of a tenant, newest first: those with a number below `before` and of these
+        commands, if they are given. They are kept for ever."""
+        ...
 
     async def purge_requests(self, before_ms: int) -> int:
         """Forget logged replies from before `before_ms`; how many."""

@@ -7,7 +7,7 @@
 3. A broadcast is written without its offers, which adapters keep one by one.
 4. An event's type stands beside its document, by the name that `EVENT_TYPES` gives it.
 5. A reply is `{"done": data}` or `{"refused": code, "data": data}`.
-6. Settings are read strictly: a key that is unknown is refused, one that is missing has its default.
+6. Settings have versions, and a module of their own: `settings_documents.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ import orjson
 from haulcast.domain.broadcast import Broadcast
 from haulcast.domain.events import EVENT_NAMES, EVENT_TYPES, Event
 from haulcast.domain.replies import Done, Refusal, Refused, Reply
-from haulcast.domain.settings import TenantSettings
 
+D = TypeVar("D")
 T = TypeVar("T")
 
 
@@ -38,7 +38,7 @@ def write_state(state: Broadcast) -> str:
 
 def read_state(document: str) -> Broadcast:
     """A broadcast whose offers are empty. Raises `Unreadable`."""
-    return _read("broadcast", _STATE.decode, document)
+    return decoded("broadcast", _STATE.decode, document)
 
 
 def write_event(event: Event) -> tuple[str, str]:
@@ -51,7 +51,7 @@ def read_event(name: str, document: str) -> Event:
     decoder = _EVENTS.get(name)
     if decoder is None:
         raise Unreadable(f"there is no event called {name!r}")
-    event: Event = _read(name, decoder.decode, document)
+    event: Event = decoded(name, decoder.decode, document)
     return event
 
 
@@ -64,7 +64,7 @@ def write_reply(reply: Reply) -> str:
 
 def read_reply(document: str) -> Reply:
     """A reply whose data are lists and dicts. Raises `Unreadable`."""
-    tagged = _read("reply", _REPLY.decode, document)
+    tagged = decoded("reply", _REPLY.decode, document)
     if tagged.done is not None and tagged.refused is None:
         return Done(tagged.done)
     if tagged.refused is not None and tagged.done is None:
@@ -72,21 +72,12 @@ def read_reply(document: str) -> Reply:
     raise Unreadable("a reply is either done or refused")
 
 
-def write_settings(settings: TenantSettings) -> str:
-    """All settings, those at their default too: what a tenant has does not change with the defaults."""
-    return orjson.dumps(settings).decode()
-
-
-def read_settings(document: str) -> TenantSettings:
-    """A tenant's settings. Raises `Unreadable`, also for a key that is not a setting."""
-    given = _read("settings", _OBJECT.decode, document)
-    if unknown := sorted(given.keys() - _SETTINGS):
-        raise Unreadable(f"there is no setting {unknown[0]!r}")
-
-    def typed(given: dict[str, Any]) -> TenantSettings:
-        return msgspec.convert(given, TenantSettings)
-
-    return _read("settings", typed, given)
+def decoded(what: str, decode: Callable[[D], T], document: D) -> T:
+    """What `decode` makes of a document. Raises `Unreadable`, which says `what` it was to be."""
+    try:
+        return decode(document)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Unreadable(f"{what}: {error}") from error
 
 
 class _TaggedReply(msgspec.Struct, forbid_unknown_fields=True):
@@ -99,17 +90,6 @@ _STORED_FIELDS = tuple(field.name for field in fields(Broadcast) if field.name !
 _stored_values = attrgetter(*_STORED_FIELDS)
 _STATE = msgspec.json.Decoder(Broadcast)
 _REPLY = msgspec.json.Decoder(_TaggedReply)
-_OBJECT = msgspec.json.Decoder(dict[str, Any])
 _EVENTS: Mapping[str, msgspec.json.Decoder[Any]] = {
     name: msgspec.json.Decoder(event) for name, event in EVENT_TYPES.items()
 }
-_SETTINGS = frozenset(field.name for field in fields(TenantSettings))
-
-D = TypeVar("D")
-
-
-def _read(what: str, decode: Callable[[D], T], document: D) -> T:
-    try:
-        return decode(document)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Unreadable(f"{what}: {error}") from error

@@ -105,6 +105,15 @@ def decode_body(body: bytes, fields: Mapping[str, str], struct: type[R]) -> R:
         raise _bad_json(error) from None
 
 
+def decode_query(query: Mapping[str, str], path: Mapping[str, str], struct: type[R]) -> R:
+    """The typed request of a GET, from its query and the parameters of its path: a field is named `query.limit` or
+    `path.broadcast_id`. Raises `RequestError` BAD_REQUEST."""
+    try:
+        return msgspec.convert({**query, **path}, struct, strict=False)
+    except msgspec.ValidationError as error:
+        raise _bad_request(error, "query", frozenset(path)) from None
+
+
 def encode_reply(request_id: str | None, data: Mapping[str, Json]) -> bytes:
     """The payload of a reply that says yes."""
     return dumps({"re": request_id, "ok": True, "data": data})

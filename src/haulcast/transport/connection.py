@@ -370,13 +370,17 @@ class Connection(asyncio.Protocol):
         """Find out who is there, attach them, and show them what is their own. The topics that go on from what they
         hold."""
         principal = self._services.keys.verify(token, self._clock.now_ms())
+        control = None
         if principal.role is not Role.ADMIN:  # an admin belongs to the deployment
-            await self._services.tenants.settings_of(principal.tenant_id)
+            control = await self._services.tenants.control_of(principal.tenant_id)
+            self._session.limit(self._services.rates.of(principal.tenant_id, principal.role, control.settings))
         self._principal = principal
         self._caller = Caller(principal, self, self._tasks)
         self._services.hub.attach(self)
         self._attached = True
         self._metrics.connections.inc()
+        if control is not None:  # what is announced from here on comes by itself
+            self._services.hub.announce(self, control)
         resumed = await self._services.hub.greet(self, held)
         surplus = self._services.hub.surplus(self)
         if isinstance(surplus, Connection):

@@ -19,10 +19,20 @@ import msgspec
 
 from haulcast.domain.broadcast import Place
 from haulcast.domain.commands import Accept, Cancel, Create, Decline, TruckSpec, UpdateTrip
+from haulcast.domain.control import (
+    Announce,
+    ControlCommand,
+    PatchSettings,
+    Pause,
+    ReloadSettings,
+    Resume,
+    SwitchMode,
+)
 from haulcast.domain.fleet import Vehicle
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TransporterId, TripId, VehicleId, broadcast_of
 from haulcast.domain.replies import Done, Refusal, Reply
+from haulcast.domain.settings import InvalidSetting
 from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Origin, RequestKey, Role
 from haulcast.tasks import TaskSet
@@ -222,6 +232,28 @@ class Handlers:
         self._services.availability.report(principal.tenant_id, vehicle, Point(request.lat, request.lng))
         return _DONE
 
+    # --- Operators ---
+
+    def _settings(self, caller: Caller, request_id: str | None, request: wire.SettingsGet) -> Answer:
+        return self._tasks.spawn(self._queries.get_settings(caller.principal))
+
+    def _command(self, caller: Caller, request_id: str | None, request: wire.ControlRequest) -> Answer:
+        return self._tasks.spawn(self._carry_out(caller, _origin(caller, request_id, request), request))
+
+    async def _carry_out(self, caller: Caller, origin: Origin, request: wire.ControlRequest) -> Reply:
+        command = _COMMANDS[type(request)](self._services, request)
+        try:
+            return await self._services.controller.carry_out(
+                caller.principal.tenant_id, command, origin, request.expected_version
+            )
+        except InvalidSetting as error:
+            root = "body" if caller.connection is None else "data"
+            name = "mode" if isinstance(request, wire.ControlSwitchMode) else f"settings.{error.field}"
+            raise queries.invalid(f"{root}.{name}", error) from None
+
+    def _drain_node(self, caller: Caller, request_id: str | None, request: wire.ControlDrainNode) -> Answer:
+        return self._tasks.spawn(self._services.controller.drain(request.node, _origin(caller, request_id, request)))
+
     # --- REST only ---
 
     def _query(self, caller: Caller, request_id: str | None, request: wire.Request) -> Answer:
@@ -232,7 +264,7 @@ _EVERYBODY = frozenset(Role)
 _CUSTOMER = frozenset({Role.CUSTOMER})
 _TRANSPORTER = frozenset({Role.TRANSPORTER})
 _FLEET = frozenset({Role.TRANSPORTER, Role.DRIVER})
-_WATCHERS = frozenset({Role.CUSTOMER, Role.OPERATOR})
+_WATCHERS = frozenset({Role.CUSTOMER, Role.OPERATOR, Role.ADMIN})
 _OPERATOR = frozenset({Role.OPERATOR})
 _ADMIN = frozenset({Role.ADMIN})
 _OVERSEERS = _OPERATOR | _ADMIN
@@ -254,12 +286,22 @@ HANDLERS: Mapping[type[wire.Request], tuple[frozenset[Role], _Handler]] = {
     wire.TransporterOffline: (_TRANSPORTER, Handlers._offline),
     wire.Location: (_FLEET, Handlers._location),
     wire.TripUpdate: (_FLEET, Handlers._update_trip),
+    wire.SettingsGet: (_OVERSEERS, Handlers._settings),
+    wire.SettingsPatch: (_OVERSEERS, Handlers._command),
+    wire.ControlPause: (_OVERSEERS, Handlers._command),
+    wire.ControlResume: (_OVERSEERS, Handlers._command),
+    wire.ControlReloadSettings: (_OVERSEERS, Handlers._command),
+    wire.ControlSwitchMode: (_OVERSEERS, Handlers._command),
+    wire.ControlAnnounce: (_OVERSEERS, Handlers._command),
+    wire.ControlDrainNode: (_ADMIN, Handlers._drain_node),
     wire.AvailabilityPut: (_TRANSPORTER, Handlers._availability),
     wire.BroadcastList: (_WATCHERS, Handlers._query),
     wire.BroadcastGet: (_WATCHERS, Handlers._query),
     wire.OfferList: (_TRANSPORTER, Handlers._query),
     wire.TopicGet: (_EVERYBODY, Handlers._query),
     wire.NodeList: (_OVERSEERS, Handlers._query),
+    wire.SettingsHistory: (_OVERSEERS, Handlers._query),
+    wire.ControlLog: (_OVERSEERS, Handlers._query),
     wire.TransporterPut: (_OPERATOR, Handlers._query),
     wire.VehiclePut: (_OPERATOR, Handlers._query),
     wire.DriverPut: (_OPERATOR, Handlers._query),
@@ -272,16 +314,44 @@ _QUERIES: Mapping[type[wire.Request], _Query] = {
     wire.OfferList: queries.Queries.list_offers,
     wire.TopicGet: queries.Queries.get_topic,
     wire.NodeList: queries.Queries.list_nodes,
+    wire.SettingsHistory: queries.Queries.list_settings,
+    wire.ControlLog: queries.Queries.list_control,
     wire.TransporterPut: queries.Queries.put_transporter,
     wire.VehiclePut: queries.Queries.put_vehicle,
     wire.DriverPut: queries.Queries.put_driver,
     wire.TenantPut: queries.Queries.put_tenant,
 }
 
+_COMMANDS: Mapping[type[wire.ControlRequest], Callable[[Services, Any], ControlCommand]] = {
+    wire.SettingsPatch: lambda _, request: PatchSettings(queries.given(request.settings)),
+    wire.ControlPause: lambda _, request: Pause(),
+    wire.ControlResume: lambda _, request: Resume(),
+    wire.ControlReloadSettings: lambda _, request: ReloadSettings(),
+    wire.ControlSwitchMode: lambda _, request: SwitchMode(request.mode),
+    wire.ControlAnnounce: lambda services, request: Announce(
+        services.new_broadcast_id(), request.audience, request.text, request.lifetime_s
+    ),
+}
+"""What each request of an operator asks for."""
+
 LOGGED: frozenset[type[wire.Request]] = frozenset(
-    {wire.BroadcastCreate, wire.BroadcastCancel, wire.OfferAccept, wire.OfferDecline, wire.TripUpdate}
+    {
+        wire.BroadcastCreate,
+        wire.BroadcastCancel,
+        wire.OfferAccept,
+        wire.OfferDecline,
+        wire.TripUpdate,
+        wire.SettingsPatch,
+        wire.ControlPause,
+        wire.ControlResume,
+        wire.ControlReloadSettings,
+        wire.ControlSwitchMode,
+        wire.ControlAnnounce,
+        wire.ControlDrainNode,
+    }
 )
-"""The commands whose answers are kept for 24 hours: they cannot do without an id."""
+"""The commands that are known again by their id, and cannot do without one: those to broadcasts for 24 hours, those of
+operators for good."""
 
 
 def _look_at(answer: "asyncio.Future[Reply]") -> None:

@@ -1,7 +1,7 @@
 """REST: the same requests as over WebSocket, by one table of routes.
 
-1. A route names the wire struct that its body, and the parameters of its path, are read into. Everything else (who
-   may, what happens) is the handlers' business.
+1. A route names the wire struct that its body (for GET: its query) and the parameters of its path are read into.
+   Everything else (who may, what happens) is the handlers' business.
 2. `Idempotency-Key` stands for the request's id: commands whose answers are kept cannot do without.
 3. Every answer is JSON, errors included: `{"error": {code, message, retry, data}}` with the status of `ERRORS`.
 4. Pages of allowed origins may call (CORS); there are no cookies, so nothing happens in anybody's name without a token.
@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from haulcast.domain.ids import TenantId, TransporterId
 from haulcast.domain.replies import Json
+from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ErrorCode, RequestError
 from haulcast.ports import Role
 
@@ -27,7 +28,7 @@ from . import wire
 from .answers import error_of, refusal
 from .auth import Principal
 from .close_codes import CloseCode
-from .codec import decode_body, dumps, is_request_id
+from .codec import decode_body, decode_query, dumps, is_request_id
 from .console import Console
 from .handlers import LOGGED, Caller, Handlers
 from .http_edge import (
@@ -40,12 +41,11 @@ from .http_edge import (
     hide_versions,
     nowhere,
 )
+from .rates import PHONES
 from .services import Services
-from .session import TokenBucket
+from .session import Rate, TokenBucket
 from .websocket import WebSockets
 
-PHONES = frozenset({Role.CUSTOMER, Role.TRANSPORTER, Role.DRIVER})
-"""Who is held to the rate of a connection."""
 BODY_WITHIN_S = 10.0
 MAX_BUCKETS = 10_000
 """Callers whose rate is remembered; a bucket takes about 300 bytes, and is full again after two seconds anyway."""
@@ -71,6 +71,11 @@ def _created_if_new(data: Mapping[str, Json]) -> int:
     return 201 if data["created"] else 200
 
 
+def _accepted(data: Mapping[str, Json]) -> int:
+    """It holds, but not every node has said that it has followed."""
+    return 200 if data["complete"] else 202
+
+
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/broadcasts", wire.BroadcastCreate, _created),
     Route("GET", "/v1/broadcasts", wire.BroadcastList),
@@ -87,6 +92,16 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", "/v1/fleet/transporters/{transporter_id}", wire.TransporterPut),
     Route("PUT", "/v1/fleet/vehicles/{vehicle_id}", wire.VehiclePut),
     Route("PUT", "/v1/fleet/drivers/{driver_id}", wire.DriverPut),
+    Route("GET", "/v1/settings", wire.SettingsGet),
+    Route("PATCH", "/v1/settings", wire.SettingsPatch, _accepted),
+    Route("GET", "/v1/settings/history", wire.SettingsHistory),
+    Route("GET", "/v1/control", wire.ControlLog),
+    Route("POST", "/v1/control/pause", wire.ControlPause, _accepted),
+    Route("POST", "/v1/control/resume", wire.ControlResume, _accepted),
+    Route("POST", "/v1/control/reload_settings", wire.ControlReloadSettings, _accepted),
+    Route("POST", "/v1/control/switch_mode", wire.ControlSwitchMode, _accepted),
+    Route("POST", "/v1/control/announce", wire.ControlAnnounce, _accepted),
+    Route("POST", "/v1/control/drain_node", wire.ControlDrainNode, _accepted),
     Route("PUT", "/v1/tenants/{tenant_id}", wire.TenantPut, _created_if_new),
 )
 
@@ -171,11 +186,14 @@ class Rest:
         who: dict[str, str] = {}
         request_id: str | None = None
         try:
-            principal = await self._authenticate(http)
+            principal, rate = await self._authenticate(http)
             who.update(tenant=principal.tenant_id, user=principal.user_id)
-            self._count(principal)
+            self._count(principal, rate)
             request_id = _request_id(http, required=route.request in LOGGED)
-            request = decode_body(await _body(http), http.match_info, route.request)
+            if http.method == hdrs.METH_GET:
+                request = decode_query(http.query, http.match_info, route.request)
+            else:
+                request = decode_body(await _body(http), http.match_info, route.request)
             if principal.role is Role.TRANSPORTER:
                 self._services.availability.heard_from(principal.tenant_id, TransporterId(principal.user_id))
             reply = await self._handlers.carry_out(Caller(principal), request_id, request)
@@ -198,29 +216,30 @@ class Rest:
         response.body = dumps(reply.data)
         return response
 
-    def _count(self, principal: Principal) -> None:
+    def _count(self, principal: Principal, rate: Rate) -> None:
         """Hold phones to the rate that they have on a WebSocket. Raises `RequestError` RATE_LIMITED. Operators may load
         a whole fleet."""
         if principal.role not in PHONES:
             return
         now = self._services.clock.monotonic_s()
-        limits = self._services.limits
         user = (principal.tenant_id, principal.role, principal.user_id)
-        bucket = self._buckets.pop(user, None) or TokenBucket(limits.requests_per_s, limits.burst_requests, now)
+        bucket = self._buckets.pop(user, None) or TokenBucket(rate, now)
         self._buckets[user] = bucket
         if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)
         if wait_s := bucket.take(now):
             raise RequestError(ErrorCode.RATE_LIMITED, retry_after_ms=ceil(wait_s * 1000))
 
-    async def _authenticate(self, http: web.Request) -> Principal:
+    async def _authenticate(self, http: web.Request) -> tuple[Principal, Rate]:
+        """Who calls, and how often they may."""
         scheme, _, token = http.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         if scheme.lower() != "bearer":
             raise RequestError(ErrorCode.UNAUTHENTICATED)
         principal = self._services.keys.verify(token.strip(), self._services.clock.now_ms())
+        settings = TenantSettings()
         if principal.role is not Role.ADMIN:  # an admin belongs to the deployment, and makes the tenants
-            await self._services.tenants.settings_of(principal.tenant_id)
-        return principal
+            settings = (await self._services.tenants.control_of(principal.tenant_id)).settings
+        return principal, self._services.rates.of(principal.tenant_id, principal.role, settings)
 
 
 class Operations:

@@ -66,7 +66,7 @@ def edge_middleware(services: Services) -> Middleware:
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
             response: web.StreamResponse = web.Response(status=204)
             if allowed:
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, PUT"
+                response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, PATCH, POST, PUT"
                 response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = _CORS_HEADERS
                 response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(CORS_MAX_AGE_S)
         else:

@@ -11,7 +11,8 @@
 4. A topic keeps its last steps, for a minute or two also without a subscriber. Who comes back to the node where they
    were and lacks only some of these is sent those, with their events, and nothing is read.
 5. News can be lost between nodes. Whoever notices calls `refresh`; what a single topic lacks, `delivery` notices.
-6. Boards and fleets are kept, each in its own module, as long as they have a topic, and tell their own deltas.
+6. Boards, fleets and what operators set are kept, each in its own module, as long as they have a topic, and tell their
+   own deltas.
 """
 
 import asyncio
@@ -20,20 +21,23 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 import msgspec
 import structlog
 
+from haulcast.domain.control import Audience, TenantControl
 from haulcast.domain.delta import Delta
 from haulcast.domain.ids import DriverId, TenantId, TransporterId
 from haulcast.domain.replies import Json
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Bus, Change, Clock, Journal, Kind, Presence, Role
+from haulcast.ports import Bus, Change, Clock, ControlState, Journal, Kind, Presence, Role
 
 from .attendance import Attendance
 from .auth import Principal
 from .board import Boards, Collect
+from .controls import Controls, StateOf, announcement_frame, hand_out, new_announcements, of_role
 from .delivery import Delivery
 from .fleet_cache import Changed
 from .fleets import Fleets
 from .metrics import HubMetrics
 from .news import News, may_change, render
+from .rates import PHONES, Rates
 from .ring import Step
 from .snapshots import Snapshot, Snapshots, may_ask, may_see
 from .staleness import Staleness, customer_mark, marked_customer
@@ -46,6 +50,7 @@ from .topics import (
     encode_delta,
     event_frame,
     is_board,
+    is_control,
     is_fleet,
     snapshot_frame,
 )
@@ -72,12 +77,15 @@ class Hub:
         metrics: HubMetrics,
         *,
         presence: Presence,
+        state_of: StateOf,
+        rates: Rates,
         shared: bool = False,
         collect: Collect | None = None,
     ) -> None:
         """`next_epoch` gives a number above all that it gave before to any node. A node that has the journal for itself
         may be given its incarnation each time. `shared`: it has not, and may miss what other nodes had to say.
-        `collect` makes the collector of a board."""
+        `collect` makes the collector of a board, `state_of` tells what operators have set; `rates` are changed when
+        that does."""
         self._journal = journal
         self._clock = clock
         self._bus = bus
@@ -91,6 +99,8 @@ class Hub:
         self._delivery = Delivery(self._subscriptions, self._stale, metrics.deliveries, shared)
         self._boards = Boards(journal, clock, self._tell_board, metrics, collect)
         self._fleets = Fleets(self._snapshots, self.attendance, self._tell)
+        self._controls = Controls(state_of, clock, self._tell)
+        self._rates = rates
         # One snapshot is read at a time: the journal would read them one after the other anyway, and a topic has less
         # time to move on under a read that does not wait for others. Without it, 300 phones that come back together
         # while their feeds move keep each other from ever getting one.
@@ -180,6 +190,7 @@ class Hub:
         self._subscriptions.sweep()
         self._boards.sweep([tenant_id for tenant_id, name in self._subscriptions.topics if is_board(name)])
         self._fleets.sweep(self._subscriptions.topics)
+        self._controls.sweep(self._subscriptions.topics)
 
     async def subscribe(self, connection: Connection, name: str) -> TopicVersion:
         """Send the topic's snapshot, and from then on its deltas. Raises `RequestError`: TOPIC_NOT_FOUND for what
@@ -208,6 +219,9 @@ class Hub:
         if is_board(name) and may_ask(principal, name):
             self._subscriptions.visit((principal.tenant_id, name))
             return (await self._boards.open(principal.tenant_id)).snapshot()
+        if is_control(name) and may_ask(principal, name):
+            self._subscriptions.visit((principal.tenant_id, name))
+            return await self._controls.open(principal.tenant_id)
         if may_ask(principal, name):
             snapshot = await self._snapshots.read((principal.tenant_id, name))
             if snapshot is not None and may_see(principal, snapshot.customer_id):
@@ -261,6 +275,31 @@ class Hub:
         """Vehicles or drivers have been put, here or at another node."""
         self._fleets.put(changed)
 
+    @property
+    def watched(self) -> Collection[TenantId]:
+        """See `ControlListener`."""
+        return self._controls.watched
+
+    def control_changed(self, tenant_id: TenantId, before: TenantControl, after: TenantControl) -> None:
+        """See `ControlListener`."""
+        self._rates.change(tenant_id, after.settings)
+        now_ms = self._clock.now_ms()
+        for each in new_announcements(before, after, now_ms):
+            to = of_role(self.connections, tenant_id, Role(each.audience))
+            hand_out(announcement_frame(each, now_ms), iter(to))
+            self._deliveries.labels("announcement").inc(len(to))
+
+    def state_changed(self, tenant_id: TenantId, state: ControlState) -> None:
+        """See `ControlListener`."""
+        self._controls.show(tenant_id, state)
+
+    def announce(self, connection: Connection, control: TenantControl) -> None:
+        """Tell somebody who is just being greeted what was announced before."""
+        now_ms, principal = self._clock.now_ms(), connection.principal
+        if principal.role in PHONES:
+            for each in control.announced(Audience(principal.role), now_ms):
+                connection.send(announcement_frame(each, now_ms))
+
     def peers_changed(self) -> None:
         """Another node has come or gone, and so may have the drivers at it."""
         self._fleets.suspect_all()
@@ -284,6 +323,8 @@ class Hub:
             return Snapshot((await self._boards.open(topic.key[0])).snapshot())
         if is_fleet(topic.name):
             return Snapshot(await self._fleets.open(topic.key))
+        if is_control(topic.name):
+            return Snapshot(await self._controls.open(topic.key[0]))
         for _ in range(_SNAPSHOT_TRIES):
             async with self._reading:
                 before = topic.version
@@ -328,6 +369,9 @@ class Hub:
             return
         if topic is not None and is_fleet(name):
             self._fleets.suspect([key])
+            return
+        if topic is not None and is_control(name):
+            await self._controls.open(tenant_id)
             return
         if topic is not None and topic.subscribers and not topic.shown:
             async with self._reading:  # whoever comes just now may have read what is in doubt

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from haulcast.domain import effects as fx
-from haulcast.domain.broadcast import Broadcast, Offer, Trip
+from haulcast.domain.broadcast import Broadcast, Offer, Trip, WaitingAccept
 from haulcast.domain.delta import Delta, difference, pointer
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId, VehicleId
-from haulcast.domain.replies import Json
+from haulcast.domain.replies import Json, Refusal
 from haulcast.domain.routes import Offered
 from haulcast.domain.views import broadcast_view, haul_view, offer_body, offer_closing, offer_fill, offer_tail
 from haulcast.ports import Change
@@ -125,7 +125,7 @@ def render(change: Change, now_ms: int) -> News:
             for effect in change.effects
             if isinstance(effect, fx.TellWatchers)
         ],
-        updates=[update for effect in change.effects if (update := _update(after, effect)) is not None],
+        updates=[update for effect in change.effects for update in _updates(after, effect)],
         ended_at_ms=after.ended_at_ms,
     )
 
@@ -147,20 +147,26 @@ def may_change(state: Broadcast) -> bool:
     return state.live or any(trip.active for trip in state.trips)
 
 
-def _update(state: Broadcast, effect: fx.Effect) -> Update | None:
+def _updates(state: Broadcast, effect: fx.Effect) -> Iterator[Update]:
     match effect:
         case fx.OpenOffers(offers):
-            return _opening(state, offers)
+            yield _opening(state, offers)
         case fx.AmendOffers(to):
-            return Update(_feeds(to), encode_delta(Delta(_at_offer(state, offer_fill(state)))))
+            yield Update(_feeds(to), encode_delta(Delta(_at_offer(state, offer_fill(state)))))
         case fx.CloseOffers(to):
-            return _closing(state, to)
+            yield _closing(state, to)
         case fx.DropOffers(to):
-            return Update(_feeds(to), encode_delta(Delta({}, (pointer("offers", state.broadcast_id),))))
+            yield Update(_feeds(to), encode_delta(Delta({}, (pointer("offers", state.broadcast_id),))))
+        case fx.ShowWaiting(to, decided_at_ms):
+            at = pointer("offers", state.broadcast_id, "decided_at")
+            delta = Delta({}, (at,)) if decided_at_ms is None else Delta({at: decided_at_ms})
+            yield Update(_feeds(to), encode_delta(delta))
+        case fx.LoseAccepts(accepts, code):
+            yield from (_losing(state, accept, code) for accept in accepts)
         case fx.ShowTrip(trip, news):
-            return _trip(state, trip, news)
-        case fx.TellWatchers() | fx.SeekCandidates():
-            return None
+            yield _trip(state, trip, news)
+        case fx.TellWatchers() | fx.SeekCandidates() | fx.MeasureAccepts() | fx.MatchOn():
+            pass
 
 
 def _opening(state: Broadcast, offers: Iterable[Offer]) -> Update:
@@ -178,6 +184,16 @@ def _closing(state: Broadcast, to: Iterable[TransporterId]) -> Update:
     closing = offer_closing(state)
     event = dumps({"broadcast_id": state.broadcast_id, "reason": closing["reason"]})
     return Update(_feeds(to), encode_delta(Delta(_at_offer(state, closing))), event_name=b"offer_closed", event=event)
+
+
+def _losing(state: Broadcast, accept: WaitingAccept, code: Refusal) -> Update:
+    event: dict[str, Json] = {
+        "broadcast_id": state.broadcast_id,
+        "vehicle_id": accept.vehicle_id,
+        "code": code,
+        "remaining_requests": len(state.open_requests),
+    }
+    return Update(_feeds([accept.transporter_id]), encode_delta(Delta()), event_name=b"accept_lost", event=dumps(event))
 
 
 def _trip(state: Broadcast, trip: Trip, news: fx.TripNews) -> Update:

@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import msgspec
 
 from haulcast.domain import events as e
+from haulcast.domain.control import changes_view, settings_view
 from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
+from haulcast.domain.modes import MODES
 from haulcast.domain.ranking import LeftOut
 from haulcast.domain.replies import Done, Json, Refusal, Reply
 from haulcast.domain.settings import InvalidSetting, TenantSettings
 from haulcast.domain.views import broadcast_view, trip_view
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import FleetConflict, Kind, Role, Vitals
+from haulcast.ports import ControlRecord, FleetConflict, Kind, Role, Vitals
 
 from . import wire
 from .auth import Principal
@@ -22,6 +25,8 @@ from .fleet_cache import Changed, FleetCache
 from .services import Services
 
 MAX_LISTED = 50
+SETTINGS_COMMANDS = frozenset({"patch_settings", "switch_mode"})
+"""The commands that change settings, as the audit calls them."""
 
 
 class Queries:
@@ -45,7 +50,7 @@ class Queries:
         if stored is None or (principal.role is Role.CUSTOMER and stored.state.customer_id != principal.user_id):
             raise RequestError(Refusal.BROADCAST_NOT_FOUND)
         events = await self._journal.read_events(principal.tenant_id, broadcast_id)
-        to_operator = principal.role is Role.OPERATOR
+        to_operator = principal.role is not Role.CUSTOMER
         timeline = [timeline_entry(seq, event, to_operator) for seq, event in enumerate(events, start=1)]
         return Done({**broadcast_view(stored.state), "timeline": timeline})
 
@@ -67,6 +72,34 @@ class Queries:
             for status in found
         ]
         return Done({"server_time": self._services.clock.now_ms(), "nodes": nodes})
+
+    async def get_settings(self, principal: Principal) -> Reply:
+        """What the journal says, not what this node has heard."""
+        control = await self._services.tenants.read(principal.tenant_id)
+        return Done(
+            {
+                "version": control.version,
+                "paused": control.paused,
+                "settings": settings_view(control.settings),
+                "defaults": settings_view(TenantSettings()),
+                "modes": list(MODES),
+            }
+        )
+
+    async def list_settings(self, principal: Principal, request: wire.SettingsHistory) -> Reply:
+        """The commands that change settings."""
+        return await self._list_control(principal, request, SETTINGS_COMMANDS)
+
+    async def list_control(self, principal: Principal, request: wire.ControlLog) -> Reply:
+        """All commands."""
+        return await self._list_control(principal, request, None)
+
+    async def _list_control(self, principal: Principal, page: wire.Page, commands: frozenset[str] | None) -> Reply:
+        found = await self._journal.read_control_log(
+            principal.tenant_id, before=page.before, limit=page.limit + 1, commands=commands
+        )
+        shown, more = found[: page.limit], len(found) > page.limit
+        return Done({"entries": [_entry(record) for record in shown], "next": shown[-1].number if more else None})
 
     async def put_transporter(self, principal: Principal, request: wire.TransporterPut) -> Reply:
         """Create or replace a transporter."""
@@ -97,10 +130,9 @@ class Queries:
         tenant_id = TenantId(request.tenant_id)
         settings = _settings(request.settings)
         created = await self._journal.create_tenant(tenant_id, settings)
-        if not created and await self._journal.read_tenant(tenant_id) != settings:
+        if not created and (await self._services.tenants.read(tenant_id)).settings != settings:
             raise RequestError(ErrorCode.TENANT_EXISTS)
-        shown: dict[str, Json] = msgspec.to_builtins(settings)
-        return Done({"tenant_id": tenant_id, "created": created, "settings": shown})
+        return Done({"tenant_id": tenant_id, "created": created, "settings": settings_view(settings)})
 
     def _tell(self, changed: Changed) -> None:
         """Have every node take note of what was changed, or may have been: the outcome of a put is not always known."""
@@ -118,7 +150,7 @@ class Queries:
 
 def timeline_entry(seq: int, event: e.Event, to_operator: bool) -> Mapping[str, Json]:
     """One event as a customer or an operator is shown it. Who was offered the haul or declined is not their business:
-    only how many were. Who was left out of a wave is the operator's alone."""
+    only how many were. Who was left out of a wave, and who waited and lost, is the operator's alone."""
     entry: dict[str, Json] = {"seq": seq, "at": event.at_ms, "event": e.EVENT_NAMES[type(event)]}
     match event:
         case e.Created():
@@ -131,13 +163,25 @@ def timeline_entry(seq: int, event: e.Event, to_operator: bool) -> Mapping[str, 
                     entry["left_out"] = [left_out_view(each) for each in event.left_out]
         case e.Offered():
             entry.update(wave=event.offer.wave, notified=1)
+        case e.AcceptWaiting(accept=accept):
+            entry["decided_at"] = event.decide_at_ms
+            if to_operator:
+                entry.update(
+                    transporter_id=accept.transporter_id,
+                    vehicle_id=accept.vehicle_id,
+                    vehicle_type=accept.vehicle_type,
+                    driver_id=accept.driver_id,
+                )
+        case e.AcceptsLost():
+            if to_operator:
+                entry.update(vehicle_ids=event.vehicle_ids, code=event.code)
         case e.TruckAssigned():
             entry.update(trip_view(event.trip))
         case e.TripUpdated():
             entry.update(trip_id=event.trip_id, status=event.status)
         case e.Cancelled() | e.Expired():
             entry["reason"] = event.reason
-        case e.Declined() | e.Reminded():
+        case e.WaveHeld() | e.Declined() | e.Reminded():
             pass
     return entry
 
@@ -157,10 +201,33 @@ def left_out_view(left_out: LeftOut) -> Json:
     }
 
 
-def _settings(given: wire.Settings) -> TenantSettings:
-    fields = ((name, getattr(given, name)) for name in given.__struct_fields__)
+def _settings(settings: wire.Settings) -> TenantSettings:
     try:
-        return TenantSettings(**{name: value for name, value in fields if value is not msgspec.UNSET})
+        return TenantSettings(**given(settings))
     except InvalidSetting as error:
-        field = f"body.settings.{error.field}"
-        raise RequestError(ErrorCode.BAD_REQUEST, f"{field}: expected {error.allowed}", field=field) from None
+        raise invalid(f"body.settings.{error.field}", error) from None
+
+
+def given(settings: wire.Settings) -> dict[str, Any]:
+    """Those settings that were given, by name."""
+    fields = ((name, getattr(settings, name)) for name in settings.__struct_fields__)
+    return {name: value for name, value in fields if value is not msgspec.UNSET}
+
+
+def invalid(field: str, error: InvalidSetting) -> RequestError:
+    """The answer to a setting that cannot work; `field` is how its request calls it."""
+    return RequestError(ErrorCode.BAD_REQUEST, f"{field}: expected {error.allowed}", field=field)
+
+
+def _entry(record: ControlRecord) -> Json:
+    """A command as the audit shows it."""
+    return {
+        "number": record.number,
+        "at": record.at_ms,
+        "by": {"role": record.by.role, "user": record.by.user_id},
+        "command": record.command,
+        "data": record.data,
+        "version": record.version,
+        "changes": changes_view(record.changes),
+        "outcome": record.outcome,
+    }

@@ -6,15 +6,16 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
+from haulcast.domain.control import TenantControl
 from haulcast.domain.ids import BroadcastId, TenantId, TransporterId
 from haulcast.domain.replies import Json
-from haulcast.domain.settings import TenantSettings
-from haulcast.ports import Availability, Bus, Clock, Dispatcher, Journal, Nodes
+from haulcast.ports import Availability, Bus, Clock, Controller, Dispatcher, Journal, Nodes
 
 from .auth import KeyRing, Principal
 from .bus import NoPeers
 from .fleet_cache import Changed
 from .metrics import TransportMetrics
+from .rates import Rates
 from .session import Limits
 from .tiles import Tiles
 
@@ -47,6 +48,10 @@ class Hub(Protocol):
 
     def detach(self, connection: Subscriber) -> None:
         """Forget the connection and all its subscriptions. Does nothing for one that is not attached."""
+        ...
+
+    def announce(self, connection: Subscriber, control: TenantControl) -> None:
+        """Tell a connection that was just attached what has been announced to its role."""
         ...
 
     async def greet(self, connection: Subscriber, held: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -86,10 +91,14 @@ class Hub(Protocol):
 class Tenants(Protocol):
     """Which tenants there are."""
 
-    async def settings_of(self, tenant_id: TenantId) -> TenantSettings:
-        """The tenant's settings; in development a tenant comes into being when it is first asked for. Asked for at
-        every hello and REST call, so what exists is expected to be remembered (and what does not, never).
-        Raises `RequestError(TENANT_NOT_FOUND)`, `JournalUnavailable`."""
+    async def control_of(self, tenant_id: TenantId) -> TenantControl:
+        """What is in force for the tenant on this node; in development a tenant comes into being when it is first asked
+        for. Asked for at every hello and REST call, so what exists is expected to be remembered (and what does not,
+        never). Raises `RequestError(TENANT_NOT_FOUND)`, `JournalUnavailable`."""
+        ...
+
+    async def read(self, tenant_id: TenantId) -> TenantControl:
+        """What the journal says. Raises the same."""
         ...
 
 
@@ -124,6 +133,9 @@ class Services:
     health: Health
     new_broadcast_id: Callable[[], BroadcastId]
     nodes: Nodes
+    controller: Controller
+    rates: Rates
+    """What the hub changes when a tenant's settings change."""
     registry: CollectorRegistry
     """What `/metrics` shows."""
     bus: Bus = field(default_factory=NoPeers)

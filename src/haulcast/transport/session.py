@@ -5,8 +5,8 @@
 2. `OPEN`: every good request leads to one `Request`, in order; whoever carries it out calls `finished` when it has been
    answered. At most `max_in_flight` are under way, more are answered BUSY.
 3. A frame that cannot be read is answered with an error and the connection goes on; only a binary frame ends it (4005).
-4. Every frame, pings included, takes one token of a bucket (50/s, burst 100). Without one it is refused unread; more
-   than 200 refusals within 10 s close the connection (4129).
+4. Every frame, pings included, takes one token of a bucket (50/s, burst 100, or less if the tenant has set it). Without
+   one it is refused unread; more than 200 refusals within 10 s close the connection (4129).
 5. Whoever has been silent for 25 s is pinged, and closed after 60 s (4202). The connection ends with its token (4001).
 6. `CLOSING`: one `Close` has been given out. Nothing leads to anything any more.
 
@@ -106,25 +106,32 @@ class State(Enum):
     CLOSING = auto()
 
 
+@dataclass(slots=True)
+class Rate:
+    """At most `burst` requests at once and `per_s` in the long run. Changing it changes it for every bucket of it."""
+
+    per_s: float
+    burst: int
+
+
 class TokenBucket:
-    """At most `burst` at once and `rate_per_s` in the long run."""
+    """What is left of a rate for one caller. It begins full."""
 
-    __slots__ = ("_at", "_burst", "_rate_per_s", "_tokens")
+    __slots__ = ("_at", "_tokens", "rate")
 
-    def __init__(self, rate_per_s: float, burst: int, now: float) -> None:
-        self._rate_per_s = rate_per_s
-        self._burst = float(burst)
-        self._tokens = float(burst)
+    def __init__(self, rate: Rate, now: float) -> None:
+        self.rate = rate
+        self._tokens = float(rate.burst)
         self._at = now
 
     def take(self, now: float) -> float:
         """0 if there was a token to take, else the seconds until there is one."""
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate_per_s)
+        self._tokens = min(self.rate.burst, self._tokens + max(0.0, now - self._at) * self.rate.per_s)
         self._at = now
         if self._tokens >= 1.0:
             self._tokens -= 1.0
             return 0.0
-        return (1.0 - self._tokens) / self._rate_per_s
+        return (1.0 - self._tokens) / self.rate.per_s
 
 
 class Session:
@@ -144,7 +151,7 @@ class Session:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._bucket = TokenBucket(limits.requests_per_s, limits.burst_requests, now)
+        self._bucket = TokenBucket(Rate(limits.requests_per_s, limits.burst_requests), now)
         self._refused_at: deque[float] | None = None  # the last max_refusals + 1; most connections never have one
         self._in_flight = 0
         self._heard_at = now
@@ -224,6 +231,10 @@ class Session:
         return None
 
     # --- What has become of it ---
+
+    def limit(self, rate: Rate) -> None:
+        """This rate holds from now on."""
+        self._bucket.rate = rate
 
     def greeted(self, token_ends: float, now: float) -> None:
         """The hello was answered; the token is good until `token_ends`."""

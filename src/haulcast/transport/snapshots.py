@@ -1,6 +1,7 @@
 """What topics say now, read from the journal (who is online: from presence), and who may see them.
 
-Operators may see all of their tenant; others what is their own. Who owns a broadcast only its content says.
+Operators and admins may see all of the tenant that their token names; others what is their own. Who owns a broadcast
+only its content says.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -22,7 +23,7 @@ from haulcast.ports import Clock, Journal, Role
 from .auth import Principal
 from .codec import dumps
 from .news import may_change
-from .topics import TopicKey, TopicVersion, board_topic, is_board
+from .topics import TopicKey, TopicVersion, board_topic, control_topic, is_board, is_control
 
 Online: TypeAlias = Callable[[TenantId, Collection[DriverId]], Awaitable[Collection[DriverId]]]
 """Tells which of some drivers are online. May raise `ClusterUnavailable`."""
@@ -107,24 +108,26 @@ _OWNERS: Mapping[str, Role] = {
     "driver": Role.DRIVER,
     "fleet": Role.TRANSPORTER,
 }
+_OVERSEERS = frozenset({Role.OPERATOR, Role.ADMIN})
+"""Who may see all of the tenant that the token names."""
 
-
-KINDS = (*_READERS, "board")
+KINDS = (*_READERS, "board", "control")
 """What topics there are: what their names begin with."""
 
 
 def may_ask(principal: Principal, name: str) -> bool:
     """Whether there can be a topic of that name that the principal may see."""
-    if is_board(name):
-        return principal.role is Role.OPERATOR and name == board_topic(principal.tenant_id)
+    if is_board(name) or is_control(name):
+        own = (board_topic(principal.tenant_id), control_topic(principal.tenant_id))
+        return principal.role in _OVERSEERS and name in own
     kind, _, subject = name.partition(":")
     if kind not in _READERS or not is_id(subject):
         return False
-    if principal.role is Role.OPERATOR:
+    if principal.role in _OVERSEERS:
         return True
     return principal.role is _OWNERS[kind] and (kind == "broadcast" or principal.user_id == subject)
 
 
 def may_see(principal: Principal, customer_id: str | None) -> bool:
     """Whether the principal, who may ask for a topic, may see it. `customer_id`: whose broadcast it is, if it is."""
-    return principal.role is Role.OPERATOR or customer_id in (None, principal.user_id)
+    return principal.role in _OVERSEERS or customer_id in (None, principal.user_id)

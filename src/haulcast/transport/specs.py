@@ -44,6 +44,7 @@ def asyncapi() -> Schema:
         *outgoing.SNAPSHOTS.values(),
         outgoing.Error,
         outgoing.Patch,
+        outgoing.Announced,
     ]
     structs += [outgoing.REPLIES[request] for request in wire.REQUESTS.values() if request in outgoing.REPLIES]
     structs += [data for events in outgoing.EVENTS.values() for data in events.values()]
@@ -62,6 +63,7 @@ def asyncapi() -> Schema:
             for kind, events in outgoing.EVENTS.items()
             for event, data in events.items()
         },
+        "announcement": _announcement_message(),
     }
     return {
         "asyncapi": "3.0.0",
@@ -94,6 +96,12 @@ def asyncapi() -> Schema:
                 "messages": _channel_refs(
                     name for name in messages if name.startswith(("snapshot.", "delta", "event."))
                 ),
+            },
+            "announcements": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/connection"},
+                "summary": "What operators announce to the user's role; right after hello what is still valid",
+                "messages": _channel_refs(["announcement"]),
             },
         },
         "components": {"messages": messages, "schemas": _components(structs)},
@@ -201,6 +209,15 @@ def _event_message(kind: str, event: str, data: type[Struct]) -> Schema:
     return _message(f"{event} on {kind}:…", _summary(data), payload)
 
 
+def _announcement_message() -> Schema:
+    properties = {
+        "type": {"const": "announcement"},
+        "server_time": msgspec.json.schema(outgoing.Time),
+        "data": _ref(outgoing.Announced),
+    }
+    return _message("announcement", _summary(outgoing.Announced), _object(properties))
+
+
 def _topic_frame(frame: str, kind: str, more: Schema) -> Schema:
     topic: Schema = {"type": "string", "pattern": f"^{kind}:"} if kind else {"type": "string"}
     return _object(
@@ -240,31 +257,42 @@ _OPERATORS_PATHS: Sequence[tuple[str, str, Mapping[int, str]]] = (
 )
 
 
+_MEANINGS: Mapping[int, str] = {
+    202: "It holds, and some live node has not answered in time: `complete` is false, and `nodes` says which."
+}
+"""What a status says beside what the reply is."""
+
+
 def _rest_operation(route: Route, components: Mapping[str, Schema]) -> Schema:
     in_path = re.findall(r"{(\w+)}", route.path)
     request = components[route.request.__name__]
     properties: Schema = request["properties"]
     parameters = [{"name": name, "in": "path", "required": True, "schema": properties[name]} for name in in_path]
+    others = {name: schema for name, schema in properties.items() if name not in in_path}
+    if route.method == "GET":
+        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in others.items()]
     if route.tagged:
         parameters.append({"name": "If-None-Match", "in": "header", "schema": {"type": "string"}})
     if route.method != "GET":
-        parameters.append(_idempotency_key(required=route.request in LOGGED))
+        parameters.append(_idempotency_key(route.request))
     operation: Schema = {
         "operationId": wire.TYPE_OF[route.request],
         "summary": _summary(route.request),
         "description": _who(route.request),
         "parameters": parameters,
     }
-    body = {name: schema for name, schema in properties.items() if name not in in_path}
-    if body:
-        required = [name for name in request.get("required", ()) if name in body]
-        schema = {"type": "object", "properties": body, **({"required": required} if required else {})}
+    if others and route.method != "GET":
+        required = [name for name in request.get("required", ()) if name in others]
+        schema = {"type": "object", "properties": others, **({"required": required} if required else {})}
         operation["requestBody"] = {"required": bool(required), "content": {"application/json": {"schema": schema}}}
     reply = outgoing.REPLIES[route.request]
     operation["responses"] = {
         **{
-            str(status): {"description": _summary(reply), "content": {"application/json": {"schema": _ref(reply)}}}
-            for status in sorted({route.status({"created": created}) for created in (False, True)})
+            str(status): {
+                "description": _MEANINGS.get(status, _summary(reply)),
+                "content": {"application/json": {"schema": _ref(reply)}},
+            }
+            for status in sorted({route.status({"created": fully, "complete": fully}) for fully in (False, True)})
         },
         **({"304": {"description": "As it was when the ETag was given."}} if route.tagged else {}),
         "default": {
@@ -275,12 +303,14 @@ def _rest_operation(route: Route, components: Mapping[str, Schema]) -> Schema:
     return operation
 
 
-def _idempotency_key(*, required: bool) -> Schema:
+def _idempotency_key(request: type[wire.Request]) -> Schema:
+    for_good = request in LOGGED and HANDLERS[request][0] <= {Role.OPERATOR, Role.ADMIN}
+    kept = "" if for_good else " within 24 hours"
     return {
         "name": IDEMPOTENCY_KEY,
         "in": "header",
-        "required": required,
-        "description": "The request's id: sent again within 24 hours, it gets the same answer and does nothing twice.",
+        "required": request in LOGGED,
+        "description": f"The request's id: sent again{kept}, it gets the same answer and does nothing twice.",
         "schema": msgspec.json.schema(wire.RequestId),
     }
 

@@ -19,6 +19,7 @@ TopicVersion: TypeAlias = tuple[int, int]
 TopicKey: TypeAlias = tuple[TenantId, str]
 """A topic's name is its own only within its tenant."""
 _BOARD = "board:"
+_CONTROL = "control:"
 _FEED = "feed:"
 _FLEET = "fleet:"
 
@@ -61,6 +62,16 @@ def board_topic(tenant_id: TenantId) -> str:
 def is_board(name: str) -> bool:
     """Whether a topic is a board."""
     return name.startswith(_BOARD)
+
+
+def control_topic(tenant_id: TenantId) -> str:
+    """What shows operators what is in force for their tenant."""
+    return f"{_CONTROL}{tenant_id}"
+
+
+def is_control(name: str) -> bool:
+    """Whether a topic shows what is in force."""
+    return name.startswith(_CONTROL)
 
 
 def snapshot_frame(topic: bytes, version: TopicVersion, now_ms: int, data: bytes) -> bytes:

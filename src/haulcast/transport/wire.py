@@ -12,7 +12,9 @@ from typing import Annotated, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from haulcast.domain.control import Audience
 from haulcast.domain.ids import ID_FORM, ID_PATTERN
+from haulcast.domain.settings import ActiveBroadcastPolicy
 from haulcast.domain.states import TripStatus
 
 MAX_TRUCKS = 100
@@ -155,6 +157,76 @@ class TripUpdate(Request, frozen=True):
     status: TripStatus
 
 
+class Settings(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The settings that a tenant chooses; what is left out stays as it is. `TenantSettings` has the bounds."""
+
+    wave_radii_km: tuple[float | None, ...] | UnsetType = UNSET
+    wave_interval_s: float | UnsetType = UNSET
+    max_offers_per_wave: int | UnsetType = UNSET
+    default_expiry_s: int | UnsetType = UNSET
+    min_expiry_s: int | UnsetType = UNSET
+    max_expiry_s: int | UnsetType = UNSET
+    reminder_lead_s: int | UnsetType = UNSET
+    toggle_limit: int | UnsetType = UNSET
+    toggle_window_s: int | UnsetType = UNSET
+    dispatch_mode: str | UnsetType = UNSET
+    accept_window_s: float | UnsetType = UNSET
+    active_broadcast_policy: ActiveBroadcastPolicy | UnsetType = UNSET
+    requests_per_s: float | UnsetType | None = UNSET
+    request_burst: int | UnsetType | None = UNSET
+    announcements_per_hour: int | UnsetType = UNSET
+
+
+class SettingsGet(Request, frozen=True):
+    """What is in force for the tenant."""
+
+
+class ControlRequest(Request, frozen=True):
+    """What operators' commands have in common. With `expected_version` a command is refused if the tenant's control
+    version is another one by then."""
+
+    expected_version: Counter | None = None
+
+
+class SettingsPatch(ControlRequest, frozen=True, kw_only=True):
+    """Change some settings."""
+
+    settings: Settings
+    expected_version: Counter
+
+
+class ControlPause(ControlRequest, frozen=True):
+    """No new broadcasts and no new waves."""
+
+
+class ControlResume(ControlRequest, frozen=True):
+    """Go on where it was paused."""
+
+
+class ControlReloadSettings(ControlRequest, frozen=True):
+    """Have every node read again what the journal says."""
+
+
+class ControlSwitchMode(ControlRequest, frozen=True, kw_only=True):
+    """Dispatch in another way from now on."""
+
+    mode: Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class ControlAnnounce(ControlRequest, frozen=True, kw_only=True):
+    """Say something to everybody of one role of the tenant, also to those who connect within `lifetime_s`."""
+
+    audience: Audience
+    text: Annotated[str, Meta(min_length=1, max_length=500, pattern=_TEXT)]
+    lifetime_s: Annotated[int, Meta(ge=10, le=604_800, description="seconds")] = 3_600
+
+
+class ControlDrainNode(Request, frozen=True):
+    """Have a node hand over what it has, and stop."""
+
+    node: Counter
+
+
 REQUESTS: Mapping[str, type[Request]] = {
     "hello": Hello,
     "ping": Ping,
@@ -169,6 +241,14 @@ REQUESTS: Mapping[str, type[Request]] = {
     "transporter.offline": TransporterOffline,
     "location": Location,
     "trip.update": TripUpdate,
+    "settings.get": SettingsGet,
+    "settings.patch": SettingsPatch,
+    "control.pause": ControlPause,
+    "control.resume": ControlResume,
+    "control.reload_settings": ControlReloadSettings,
+    "control.switch_mode": ControlSwitchMode,
+    "control.announce": ControlAnnounce,
+    "control.drain_node": ControlDrainNode,
 }
 
 # --- REST only -------------------------------------------------------------------------------------------------------
@@ -204,6 +284,21 @@ class NodeList(Request, frozen=True):
     """How the nodes of the deployment are."""
 
 
+class Page(Request, frozen=True):
+    """Part of a list that is ordered from the newest: what is older than `before`, the `next` of the page before it."""
+
+    before: Counter | None = None
+    limit: Annotated[int, Meta(ge=1, le=100)] = 50
+
+
+class SettingsHistory(Page, frozen=True):
+    """Who changed which setting, and when."""
+
+
+class ControlLog(Page, frozen=True):
+    """Which commands operators have given, and how the nodes answered."""
+
+
 class TransporterPut(Request, frozen=True):
     """Create or replace a transporter."""
 
@@ -227,20 +322,6 @@ class DriverPut(Request, frozen=True):
     name: Annotated[str, Meta(max_length=200, pattern=_TEXT)] = ""
 
 
-class Settings(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The settings that a tenant chooses; what is left out keeps its default. `TenantSettings` has the bounds."""
-
-    wave_radii_km: tuple[float | None, ...] | UnsetType = UNSET
-    wave_interval_s: float | UnsetType = UNSET
-    max_offers_per_wave: int | UnsetType = UNSET
-    default_expiry_s: int | UnsetType = UNSET
-    min_expiry_s: int | UnsetType = UNSET
-    max_expiry_s: int | UnsetType = UNSET
-    reminder_lead_s: int | UnsetType = UNSET
-    toggle_limit: int | UnsetType = UNSET
-    toggle_window_s: int | UnsetType = UNSET
-
-
 class TenantPut(Request, frozen=True, forbid_unknown_fields=True):
     """Create a tenant."""
 
@@ -255,6 +336,8 @@ REST_REQUESTS: Mapping[str, type[Request]] = {
     "offer.list": OfferList,
     "topic.get": TopicGet,
     "node.list": NodeList,
+    "settings.history": SettingsHistory,
+    "control.log": ControlLog,
     "transporter.put": TransporterPut,
     "vehicle.put": VehiclePut,
     "driver.put": DriverPut,
@@ -266,5 +349,9 @@ TYPE_OF: Mapping[type[Request], str] = {
 }
 """The name of each struct: in metrics, logs and fingerprints."""
 
-ENUMS: Mapping[str, tuple[str, ...]] = {"status": tuple(TripStatus)}
+ENUMS: Mapping[str, tuple[str, ...]] = {
+    "status": tuple(TripStatus),
+    "audience": tuple(Audience),
+    "active_broadcast_policy": tuple(ActiveBroadcastPolicy),
+}
 """What a field may say where only certain words are allowed, for the error message."""

@@ -26,17 +26,14 @@ from tests.acceptance.bad_input.wrong import (
     address,
     encode,
     in_body,
+    in_query,
     some_role,
     wrongs,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-WITH_BODY = {
-    f"{route.method} {route.path}": route
-    for route in ROUTES
-    if in_body(route, GOOD[route.request]) or route.method != "GET"
-}
+WITH_BODY = {f"{route.method} {route.path}": route for route in ROUTES if route.method != "GET"}
 
 
 @pytest.mark.parametrize("header", ["", "Basic enp6", "bearer", f"Token {MARKER}"])
@@ -100,6 +97,32 @@ async def test_a_field_of_a_body_that_is_missing_or_not_allowed(edge: Bench, rou
 
 
 @pytest.mark.parametrize(
+    ("route", "wrong"),
+    [
+        pytest.param(route, wrong, id=f"{route.path}-{wrong.path}-{wrong.what}".replace(" ", "_"))
+        for route in ROUTES
+        if route.method == "GET"
+        for wrong in wrongs(route.request)
+        if f"{{{wrong.path}}}" not in route.path and wrong.what != "null"
+    ],
+)
+async def test_a_parameter_of_a_query_that_is_not_allowed(edge: Bench, route: Route, wrong: Wrong) -> None:
+    """400, which names the parameter."""
+    async with edge.notices(Counted.request(wire.TYPE_OF[route.request], "BAD_REQUEST")):
+        status, answer, _ = await edge.rest(
+            "GET", f"{address(route)}?{in_query(route, wrong.data)}", token(some_role(route), "somebody")
+        )
+        assert status == 400
+        check_error_body(answer["error"], "BAD_REQUEST", f"query.{wrong.path}")
+
+
+async def test_parameters_of_a_query_that_nobody_knows_are_ignored(edge: Bench) -> None:
+    """As unknown fields of a body are."""
+    status, answer, _ = await edge.rest("GET", f"/v1/control?{MARKER}=1&limit=2", token("operator", "somebody"))
+    assert (status, answer["next"]) == (200, None)
+
+
+@pytest.mark.parametrize(
     "route", [pytest.param(one, id=f"{one.method} {one.path}") for one in ROUTES if "{" in one.path]
 )
 async def test_a_name_in_an_address_that_cannot_be_one(edge: Bench, route: Route) -> None:
@@ -129,6 +152,12 @@ async def test_a_name_in_an_address_that_cannot_be_one(edge: Bench, route: Route
         ({"min_expiry_s": 100, "default_expiry_s": 50}, "default_expiry_s"),
         ({"toggle_limit": 0}, "toggle_limit"),
         ({"togle_limit": 5}, "togle_limit"),
+        ({"dispatch_mode": MARKER}, "dispatch_mode"),
+        ({"active_broadcast_policy": MARKER}, "active_broadcast_policy"),
+        ({"accept_window_s": 0}, "accept_window_s"),
+        ({"requests_per_s": 0}, "requests_per_s"),
+        ({"request_burst": 0}, "request_burst"),
+        ({"announcements_per_hour": 101}, "announcements_per_hour"),
     ],
 )
 async def test_settings_that_cannot_work(edge: Bench, settings: dict[str, Any], field: str) -> None:
@@ -137,6 +166,30 @@ async def test_settings_that_cannot_work(edge: Bench, settings: dict[str, Any], 
         status, answer, _ = await edge.rest("PUT", "/v1/tenants/absurd", token("admin", "root"), {"settings": settings})
         assert status == 400
         check_error_body(answer["error"], "BAD_REQUEST", f"body.settings.{field}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"wave_radii_km": [10, 5]}, "wave_radii_km"),
+        ({"default_expiry_s": 5}, "default_expiry_s"),
+        ({"dispatch_mode": MARKER}, "dispatch_mode"),
+        ({"togle_limit": 5}, "togle_limit"),
+        ({"toggle_limit": None}, "toggle_limit"),
+        ({"toggle_limit": "5"}, "toggle_limit"),
+    ],
+)
+async def test_a_change_of_settings_that_cannot_work(edge: Bench, settings: dict[str, Any], field: str) -> None:
+    """400, which names the setting; nothing changes and nothing is recorded."""
+    operator = token("operator", "somebody")
+    before = await edge.rest("GET", "/v1/settings", operator)
+    async with edge.notices(Counted.request("settings.patch", "BAD_REQUEST")):
+        body = {"settings": settings, "expected_version": before[1]["version"]}
+        status, answer, _ = await edge.rest("PATCH", "/v1/settings", operator, body, **{"Idempotency-Key": "k"})
+        assert status == 400
+        check_error_body(answer["error"], "BAD_REQUEST", f"body.settings.{field}")
+    assert (await edge.rest("GET", "/v1/settings", operator))[1] == before[1]
+    assert (await edge.rest("GET", "/v1/control", operator))[1]["entries"] == []
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -262,7 +315,7 @@ async def test_pages_of_allowed_origins_may_call_and_others_may_not_read(edge: B
         )
         assert status == 204
         assert headers.get("Access-Control-Allow-Origin") == allowed
-        assert headers.get("Access-Control-Allow-Methods") == (allowed and "GET, POST, PUT")
+        assert headers.get("Access-Control-Allow-Methods") == (allowed and "GET, PATCH, POST, PUT")
         assert "Access-Control-Allow-Credentials" not in headers
 
 

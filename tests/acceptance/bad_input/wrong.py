@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import inspect
@@ -36,12 +37,22 @@ GOOD: Mapping[type[wire.Request], dict[str, Any]] = {
     wire.TransporterOffline: {},
     wire.Location: {"vehicle_id": "v1", "lat": 12.97, "lng": 77.59},
     wire.TripUpdate: {"trip_id": "b1-1-t", "status": "loaded"},
+    wire.SettingsGet: {},
+    wire.SettingsPatch: {"settings": {"wave_radii_km": [5, None], "wave_interval_s": 3}, "expected_version": 1},
+    wire.ControlPause: {"expected_version": 1},
+    wire.ControlResume: {"expected_version": 1},
+    wire.ControlReloadSettings: {"expected_version": 1},
+    wire.ControlSwitchMode: {"mode": "blast", "expected_version": 1},
+    wire.ControlAnnounce: {"audience": "driver", "text": MARKER, "lifetime_s": 60, "expected_version": 1},
+    wire.ControlDrainNode: {"node": 1},
     wire.AvailabilityPut: {"online": True},
     wire.BroadcastList: {},
     wire.BroadcastGet: {"broadcast_id": "b1"},
     wire.OfferList: {},
     wire.TopicGet: {"topic": "feed:t1"},
     wire.NodeList: {},
+    wire.SettingsHistory: {"before": 10, "limit": 5},
+    wire.ControlLog: {"before": 10, "limit": 5},
     wire.TransporterPut: {"transporter_id": "t1", "name": MARKER},
     wire.VehiclePut: {"vehicle_id": "v1", "transporter_id": "t1", "vehicle_type": "truck_14ft"},
     wire.DriverPut: {"driver_id": "d1", "transporter_id": "t1", "name": MARKER},
@@ -174,6 +185,11 @@ def address(route: Route) -> str:
 def in_body(route: Route, data: Mapping[str, Any]) -> dict[str, Any]:
     """What of the data is sent as the body."""
     return {name: value for name, value in data.items() if f"{{{name}}}" not in route.path}
+
+
+def in_query(route: Route, data: Mapping[str, Any]) -> str:
+    """What of the data of a GET is sent as its query."""
+    return urlencode(in_body(route, data))
 
 
 def some_role(route: Route) -> Role:

@@ -2,7 +2,8 @@
 
 1. Customers broadcast one haul after the other. Most have their pickup where the transporters are; some take them back
    soon; some have it where nobody is, so that only their deadline ends them.
-2. Every transporter accepts whatever its feed shows as open, at once and once, with its one vehicle, and delivers soon.
+2. Every transporter accepts whatever its feed shows as open, at once and once, with its one vehicle, and delivers soon
+   whatever trip its feed shows.
 3. On each node an operator has the board open, and comes back to it with what was held.
 4. A story waits for what it wants to happen (`won_more`, `racing`), breaks something, and lets the city `finish`: no
    new hauls, live ones are taken back, and everything that is under way comes to its end. Then every board and every
@@ -52,6 +53,8 @@ class Crowd:
         self.nodes = nodes
         self.tenant = tenant
         self.recorder = Recorder()
+        self.won = 0
+        """Trips that transporters have been shown."""
         self.customers: list[User] = []
         self.transporters: list[User] = []
         self.operators: list[User] = []
@@ -103,8 +106,8 @@ class Crowd:
 
     async def won_more(self, trucks: int, within_s: float = 30.0) -> None:
         """Wait until so many more trucks are won than were at the beginning."""
-        goal = self.recorder.accepts_won + trucks
-        await eventually(lambda: self.recorder.accepts_won >= goal, f"{trucks} more trucks are won", within_s)
+        goal = self.won + trucks
+        await eventually(lambda: self.won >= goal, f"{trucks} more trucks are won", within_s)
 
     async def racing(self, requests: int = 3) -> None:
         """Wait until so many accepts are under way at once."""
@@ -281,7 +284,7 @@ class Crowd:
         """Until the city stops and nothing is under way any more."""
         clock: Callable[[], float] = asyncio.get_running_loop().time
         lat, lng = north_of_pickup(1 + number / 10)
-        report_at, tried = 0.0, set[str]()
+        report_at, tried, won = 0.0, set[str](), set[str]()
         async with asyncio.TaskGroup() as errands:
             while not (self._stopping.is_set() and all(task.done() for task in self._shopping)):
                 phone = await transporter.connected()
@@ -295,6 +298,10 @@ class Crowd:
                     if offer["status"] == "open" and broadcast_id not in tried:
                         tried.add(broadcast_id)
                         errands.create_task(self._accept(transporter, broadcast_id))
+                for trip_id in () if feed is None else feed.state["trips"].keys() - won:
+                    won.add(trip_id)
+                    self.won += 1
+                    errands.create_task(self._deliver(transporter, trip_id))
                 await asyncio.sleep(LOOK_EVERY_S)
 
     async def _report(self, transporter: User, report: Json) -> None:
@@ -303,11 +310,12 @@ class Crowd:
 
     async def _accept(self, transporter: User, broadcast_id: str) -> Answer | None:
         await asyncio.sleep(transporter.rng.uniform(0, 0.1))
-        won = await transporter.ask("offer.accept", accept_of(transporter.name, broadcast_id))
-        if won is not None and won.ok:
-            await asyncio.sleep(transporter.rng.uniform(0.1, 0.4))
-            await transporter.ask("trip.update", {"trip_id": won.body["trip_id"], "status": "delivered"})
-        return won
+        return await transporter.ask("offer.accept", accept_of(transporter.name, broadcast_id))
+
+    async def _deliver(self, transporter: User, trip_id: str) -> None:
+        """A truck was won, whether at once or later."""
+        await asyncio.sleep(transporter.rng.uniform(0.1, 0.4))
+        await transporter.ask("trip.update", {"trip_id": trip_id, "status": "delivered"})
 
 
 async def _nobody(_tenant_id: TenantId, _drivers: Collection[DriverId]) -> set[DriverId]:

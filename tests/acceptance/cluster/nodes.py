@@ -12,7 +12,6 @@
 import asyncio
 import json
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
@@ -86,16 +85,6 @@ class ClusterNode(Server):
     def ready(self) -> bool:
         """What it says to a load balancer."""
         return self._is_ready()
-
-    def suspend(self) -> None:
-        """SIGSTOP: it stands still, and its connections stay."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def detailed(self) -> dict[str, Any]:
         """What `/health/detailed` says."""

@@ -13,7 +13,8 @@ from typing import Any
 import asyncpg
 from redis import Redis
 
-from haulcast.demo.checker import Kept, check
+from haulcast.demo.checker import check
+from haulcast.demo.evidence import Kept
 from haulcast.demo.kept import PostgresTables
 from haulcast.demo.record import Asked, Outcome
 from haulcast.storage.redis.keys import KEYS, OWNER

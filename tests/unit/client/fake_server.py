@@ -39,6 +39,10 @@ class Socket:
         frame = {"type": type, "topic": topic, "version": [1, seq], "server_time": 1_000_000 + seq, "data": data}
         await self.ws.send_str(json.dumps(frame | more))
 
+    async def announce(self, announcement_id: str, text: str = "Fog") -> None:
+        data = {"announcement_id": announcement_id, "text": text, "at": 1_000_000, "expires_at": 2_000_000}
+        await self.ws.send_str(json.dumps({"type": "announcement", "server_time": 1_000_001, "data": data}))
+
     async def close(self, code: int, reason: str = "") -> None:
         await self.ws.close(code=code, message=reason.encode())
 

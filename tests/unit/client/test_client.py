@@ -57,6 +57,66 @@ async def test_a_broadcast_is_created_from_plain_values(server: FakeServer) -> N
     }
 
 
+async def test_an_announcement_is_an_event_and_comes_once_however_often_it_is_said(server: FakeServer) -> None:
+    """Also over a reconnect, after which the server says again what is still valid."""
+    async with Client(server.url, "token") as client:
+        first = await server.socket(1)
+        for announcement in ("a1", "a1", "a2"):
+            await first.announce(announcement)
+        fog, second_one = await next_event(client), await next_event(client)
+        assert (fog.event, fog.topic, fog.version) == ("announcement", "", Version(0, 0))
+        assert fog.data == {"announcement_id": "a1", "text": "Fog", "at": 1_000_000, "expires_at": 2_000_000}
+        assert second_one.data["announcement_id"] == "a2"
+        assert client.topics == {}
+        await first.close(4201, "node lost")
+        second = await server.socket(2)
+        for announcement in ("a1", "a2", "a3"):
+            await second.announce(announcement)
+        assert (await next_event(client)).data["announcement_id"] == "a3"
+
+
+async def test_an_announcement_sets_no_topic_wrong_and_a_frame_of_an_unknown_type_hurts_nobody(
+    server: FakeServer,
+) -> None:
+    server.topics = [FEED]
+    async with Client(server.url, "token") as client:
+        socket = await server.socket(1)
+        await socket.say("snapshot", FEED, 1, {"offers": {}, "trips": {}})
+        await socket.ws.send_str('{"type":"hologram","server_time":1,"data":{"x":[1]},"topic":7}')
+        await socket.ws.send_str('{"type":"hologram"}')
+        await socket.announce("a1")
+        await socket.say("delta", FEED, 2, {"set": {"/x": 1}}, **{"from": [1, 1]})
+        assert (await next_event(client)).event == "announcement"
+        await client.request("ping")
+        assert client.topics[FEED].version == Version(1, 2)
+        assert client.connections == 1
+
+
+async def test_operators_say_what_they_want_by_name(server: FakeServer) -> None:
+    async with Client(server.url, "token") as client:
+        await client.get_settings()
+        await client.patch_settings({"wave_interval_s": 3}, 7, id="p1")
+        await client.pause(expected_version=8)
+        await client.resume()
+        await client.reload_settings()
+        await client.switch_mode("blast", expected_version=9)
+        await client.announce("transporter", "Fog", lifetime_s=60)
+        await client.drain_node(3, id="d1")
+    (socket,) = server.sockets
+    asked = [(frame["type"], frame["data"]) for frame in socket.frames[1:] if frame["type"] != "ack"]
+    assert asked == [
+        ("settings.get", {}),
+        ("settings.patch", {"settings": {"wave_interval_s": 3}, "expected_version": 7}),
+        ("control.pause", {"expected_version": 8}),
+        ("control.resume", {}),
+        ("control.reload_settings", {}),
+        ("control.switch_mode", {"mode": "blast", "expected_version": 9}),
+        ("control.announce", {"audience": "transporter", "text": "Fog", "lifetime_s": 60}),
+        ("control.drain_node", {"node": 3}),
+    ]
+    assert [frame["id"] for frame in socket.frames if frame["type"].endswith(("patch", "drain_node"))] == ["p1", "d1"]
+
+
 async def test_after_a_reconnect_everything_is_as_it_was(server: FakeServer) -> None:
     """In flight: sent again under its id. Online, positions, topics: said again."""
     server.topics = [FEED]

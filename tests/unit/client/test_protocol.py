@@ -6,6 +6,7 @@ from haulcast.client import ConnectionClosed, Event, ProtocolError, ServerError,
 from haulcast.client.protocol import (
     MAX_FRAME_BYTES,
     SETTLED_S,
+    Announcement,
     ComeBack,
     Delta,
     Ending,
@@ -50,6 +51,13 @@ def test_every_kind_of_frame_is_read() -> None:
     )
 
 
+def test_an_announcement_is_read_with_all_that_it_says() -> None:
+    data = '{"announcement_id":"a1","text":"Fog","at":5,"expires_at":9,"more":1}'
+    assert decode(f'{{"type":"announcement","server_time":7,"data":{data}}}') == Announcement(
+        "a1", 7, {"announcement_id": "a1", "text": "Fog", "at": 5, "expires_at": 9, "more": 1}
+    )
+
+
 def test_a_refusal_carries_the_error_as_the_server_said_it() -> None:
     frame = decode(
         '{"re":"r2","ok":false,"error":{"code":"REQUEST_ALREADY_TAKEN","message":"Somebody else was faster.",'
@@ -75,6 +83,8 @@ def test_a_frame_of_an_unknown_kind_is_none_of_ours() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        '{"type":"announcement","server_time":7,"data":{}}',
+        '{"type":"announcement","server_time":7,"data":{"announcement_id":1,"text":"x","at":1,"expires_at":2}}',
         "",
         "[]",
         "null",

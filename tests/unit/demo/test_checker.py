@@ -1,198 +1,29 @@
 """The checker finds every kind of violation when one is planted, and nothing in a run that is clean."""
 
-import json
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from haulcast.demo.checker import INVARIANTS, SHOWN_PER_INVARIANT, Verdict, check
+from haulcast.demo.checker import INVARIANTS, SHOWN_PER_INVARIANT, check
+from haulcast.demo.control_checker import TOLERANCE_MS
 from haulcast.demo.kept import kept_in_sqlite
-from haulcast.storage.sqlite.migrate import migrate
 
-TENANT = "demo-1"
-NOW_MS = 1_000_000
-
-
-class World:
-    """A journal and what clients saw, changed at will before it is written and judged."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.events: list[tuple[str, int, str, dict[str, Any]]] = []
-        self.broadcasts: dict[str, dict[str, Any]] = {}
-        self.assignments: list[dict[str, Any]] = []
-        self.offers: list[dict[str, Any]] = []
-        self.replies: list[tuple[str, str, dict[str, Any]]] = []
-        self.records: list[dict[str, Any]] = []
-
-    def event(self, broadcast_id: str, name: str, at_ms: int, **body: Any) -> None:
-        row = self.broadcasts[broadcast_id]
-        row["seq"] += 1
-        self.events.append((broadcast_id, row["seq"], name, {"at_ms": at_ms, **body}))
-
-    def create(self, broadcast_id: str, customer: str, *vehicle_types: str, at_ms: int = 100) -> None:
-        self.broadcasts[broadcast_id] = {
-            "customer_id": customer,
-            "status": "searching",
-            "seq": 0,
-            "expires_at_ms": at_ms + 10_000,
-            "ended_at_ms": None,
-            "end_reason": None,
-        }
-        self.event(broadcast_id, "created", at_ms, customer_id=customer, vehicle_types=vehicle_types)
-        self.asked(customer, "broadcast.create", f"{broadcast_id}-create", {}, reply={"broadcast_id": broadcast_id})
-
-    def offer(self, broadcast_id: str, *transporters: str, at_ms: int = 110, declined: bool = False) -> None:
-        self.event(broadcast_id, "wave_sent", at_ms, wave=1)
-        for transporter in transporters:
-            self.offers.append(
-                {
-                    "broadcast_id": broadcast_id,
-                    "transporter_id": transporter,
-                    "offered_at_ms": at_ms,
-                    "declined": int(declined),
-                }
-            )
-            self.heard(transporter, broadcast_id, "offer")
-
-    def win(self, broadcast_id: str, number: int, who: str, vehicle: str, at_ms: int = 200, **more: Any) -> None:
-        request = f"{broadcast_id}-{number}"
-        trip = {
-            "request_id": request,
-            "assignment_id": f"{request}-a",
-            "trip_id": f"{request}-t",
-            "transporter_id": who,
-            "vehicle_id": vehicle,
-            "driver_id": f"d{vehicle}",
-            "vehicle_type": "mini",
-            **more,
-        }
-        self.event(broadcast_id, "truck_assigned", at_ms, trip=trip)
-        self.assignments.append(
-            {key: trip[key] for key in trip if key != "vehicle_type"} | {"broadcast_id": broadcast_id}
-        )
-        reply = {key: trip[key] for key in ("request_id", "assignment_id", "trip_id")}
-        reply |= {"broadcast_id": broadcast_id, "status": "fully_filled", "remaining_requests": 0}
-        asked = {"broadcast_id": broadcast_id, "vehicle_id": vehicle, "driver_id": f"d{vehicle}"}
-        self.asked(who, "offer.accept", f"{request}-{who}", asked, reply=reply)
-        self.replies.append((who, f"{request}-{who}", {"done": {**reply}}))
-        self.heard(who, broadcast_id, "trip_assigned", trip_id=trip["trip_id"])
-        self.heard(
-            self.broadcasts[broadcast_id]["customer_id"], broadcast_id, "truck_confirmed", trip_id=trip["trip_id"]
-        )
-
-    def lose(self, broadcast_id: str, who: str, code: str = "REQUEST_ALREADY_TAKEN") -> None:
-        asked = {"broadcast_id": broadcast_id, "vehicle_id": "vx", "driver_id": "dx"}
-        reply = {"remaining_requests": 0} if code == "REQUEST_ALREADY_TAKEN" else {}
-        self.asked(who, "offer.accept", f"{broadcast_id}-{who}", asked, outcome="refused", code=code, reply=reply)
-
-    def end(self, broadcast_id: str, status: str, reason: str, *losers: str, at_ms: int = 300) -> None:
-        self.broadcasts[broadcast_id] |= {"status": status, "ended_at_ms": at_ms, "end_reason": reason}
-        if status != "fully_filled":
-            self.event(broadcast_id, status, at_ms, reason=reason)
-            self.heard(self.broadcasts[broadcast_id]["customer_id"], broadcast_id, f"broadcast_{status}", reason=reason)
-        for loser in losers:
-            self.heard(loser, broadcast_id, "offer_closed", reason=reason)
-
-    def asked(self, user: str, kind: str, id: str, data: dict[str, Any], **more: Any) -> None:
-        self.records.append(
-            {"kind": "asked", "user": user, "type": kind, "id": id, "data": data, "outcome": "ok", "code": None} | more
-        )
-
-    def heard(self, user: str, broadcast_id: str, event: str, **more: Any) -> None:
-        self.records.append(
-            {"kind": "heard", "user": user, "broadcast_id": broadcast_id, "event": event}
-            | {"trip_id": None, "reason": None, "replayed": False}
-            | more
-        )
-
-    def stayed(self, *users: str, **more: Any) -> None:
-        for user in users:
-            self.records.append(
-                {"kind": "stayed", "user": user, "since_ms": 0, "until_ms": NOW_MS}
-                | {"connections": 1, "events_dropped": 0}
-                | more
-            )
-
-    def forget(self, **fields: Any) -> None:
-        """Take back every record that has these fields."""
-        before = len(self.records)
-        self.records = [r for r in self.records if any(r.get(key) != value for key, value in fields.items())]
-        assert len(self.records) < before
-
-    def record(self, **fields: Any) -> dict[str, Any]:
-        """The one record that has these fields."""
-        (found,) = (r for r in self.records if all(r.get(key) == value for key, value in fields.items()))
-        return found
-
-    def judge(self) -> Verdict:
-        migrate(self.path)
-        with closing(sqlite3.connect(self.path)) as db, db:
-            for broadcast_id, row in self.broadcasts.items():
-                row = {"tenant_id": TENANT, "broadcast_id": broadcast_id, **row}
-                row["state"] = json.dumps({"end_reason": row.pop("end_reason")})
-                _insert(db, "broadcasts", {**row, "created_at_ms": 100, "epoch": 1, "owner": 1})
-            for broadcast_id, seq, name, body in self.events:
-                key = {"tenant_id": TENANT, "broadcast_id": broadcast_id, "seq": seq}
-                _insert(db, "events", {**key, "name": name, "body": json.dumps(body), "write_id": f"w{seq}"})
-            for row in self.assignments:
-                times = {"assigned_at_ms": 200, "updated_at_ms": 200}
-                row = {"tenant_id": TENANT, "vehicle_type": "mini", "trip_status": "delivered", **times, **row}
-                _insert(db, "assignments", row)
-            for row in self.offers:
-                shown = {"wave": 1, "vehicle_id": "v", "vehicle_type": "mini", "distance_m": 5}
-                _insert(db, "offers", {"tenant_id": TENANT, **shown, **row})
-            for user, request_id, reply in self.replies:
-                key = {"tenant_id": TENANT, "role": "transporter", "user_id": user, "request_id": request_id}
-                rest = {"fingerprint": "f", "reply": json.dumps(reply), "at_ms": 200, "write_id": "w"}
-                _insert(db, "request_log", {**key, **rest})
-        return check(self.records, kept_in_sqlite(self.path, TENANT), NOW_MS)
-
-
-def _insert(db: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
-    names, marks = ", ".join(row), ", ".join("?" * len(row))
-    db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))
+from .world import NOW_MS, World, clean
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """A clean run: b1 filled by t1 and t2 (t3 lost, t4 declined), b2 cancelled, b3 expired, b4 filled by t1 again."""
-    world = World(tmp_path / "journal.sqlite3")
-    world.stayed("c1", "c2", "c3", "t1", "t2", "t3", "t4")
-    world.create("b1", "c1", "mini", "mini")
-    world.create("b2", "c2", "mini")
-    world.offer("b1", "t1", "t2", "t3")
-    world.offer("b1", "t4", declined=True)
-    world.event("b1", "declined", 120, transporter_id="t4")
-    world.offer("b2", "t3")
-    world.win("b1", 1, "t1", "v1")
-    world.win("b1", 2, "t2", "v2")
-    world.lose("b1", "t3")
-    world.end("b1", "fully_filled", "filled", "t3")
-    world.end("b2", "cancelled", "customer_cancelled", "t3")
-    world.lose("b2", "t3", "BROADCAST_CANCELLED")
-    world.create("b3", "c3", "flatbed")
-    world.event("b3", "wave_sent", 130, wave=1)
-    world.end("b3", "expired", "no_vehicles_available")
-    world.event("b1", "trip_updated", 400, trip_id="b1-1-t", status="loaded")
-    world.event("b1", "trip_updated", 500, trip_id="b1-1-t", status="delivered")
-    world.create("b4", "c1", "mini")
-    world.offer("b4", "t1")
-    world.win("b4", 1, "t1", "v1", at_ms=600)
-    world.end("b4", "fully_filled", "filled")
-    return world
+    """A clean run."""
+    return clean(tmp_path / "journal.sqlite3")
 
 
 def test_a_clean_run_passes(world: World) -> None:
     verdict = world.judge()
     assert verdict.violations == ()
     assert verdict.double_assignments == 0
-    assert verdict.statuses == {"fully_filled": 2, "cancelled": 1, "expired": 1}
-    assert (verdict.wins, verdict.wins_untold) == (3, 0)
+    assert verdict.statuses == {"fully_filled": 3, "cancelled": 1, "expired": 1}
+    assert (verdict.wins, verdict.wins_untold) == (4, 0)
 
 
 def test_another_tenants_run_is_not_looked_at(world: World) -> None:
@@ -336,6 +167,61 @@ def a_customer_who_heard_of_two_ends(world: World) -> None:
     world.heard("c2", "b2", "broadcast_expired", reason="no_vehicles_available")
 
 
+def a_command_that_a_node_did_not_follow(world: World) -> None:
+    world.record(kind="commanded", id="k1")["reply"]["complete"] = False
+
+
+def a_command_that_nobody_answered(world: World) -> None:
+    world.record(kind="commanded", id="k1")["outcome"] = "lost"
+
+
+def a_gap_in_the_versions(world: World) -> None:
+    world.commands[2]["version"] += 1
+
+
+def a_version_that_is_there_twice(world: World) -> None:
+    world.commands[2]["version"] -= 1
+
+
+def a_command_without_a_record(world: World) -> None:
+    del world.commands[1]
+
+
+def a_command_that_was_answered_with_anothers_record(world: World) -> None:
+    world.record(kind="commanded", id="k1")["reply"]["version"] += 1
+
+
+def a_wave_while_paused(world: World) -> None:
+    world.event("b3", "wave_sent", 760, wave=2)
+
+
+def a_broadcast_while_paused(world: World) -> None:
+    world.create("b5", "c3", "mini", at_ms=760)
+
+
+def a_wave_after_a_pause_that_nobody_resumed(world: World) -> None:
+    world.command("k4", "pause", 1_000)
+    world.event("b3", "wave_sent", 1_100, wave=2)
+
+
+def a_pending_accept_that_never_ended(world: World) -> None:
+    world.wait("b2", "t3", "v3")
+    world.events.remove(("b2", 3, "cancelled", {"at_ms": 300, "reason": "customer_cancelled"}))
+
+
+def a_pending_accept_that_no_event_knows(world: World) -> None:
+    world.forget_event("accept_waiting", vehicle="v3")
+
+
+def a_loser_of_a_pending_accept_who_heard_nothing(world: World) -> None:
+    world.forget(user="t2", event="accept_lost")
+    world.forget(user="t2", event="offer_closed")
+
+
+def a_pending_answer_that_is_not_on_record(world: World) -> None:
+    world.replies = [reply for reply in world.replies if reply[1] != "w1-t3-v3"]
+
+
 PLANTED: list[tuple[str, Callable[[World], None]]] = [
     ("truck won once", won_twice_in_the_journal),
     ("truck won once", won_twice_by_what_was_told),
@@ -368,6 +254,19 @@ PLANTED: list[tuple[str, Callable[[World], None]]] = [
     ("customers are told", a_customer_who_heard_of_no_truck),
     ("customers are told", a_customer_who_heard_of_no_end),
     ("customers are told", a_customer_who_heard_of_two_ends),
+    ("confirmed is kept", a_pending_answer_that_is_not_on_record),
+    ("commands are followed", a_command_that_a_node_did_not_follow),
+    ("commands are followed", a_command_that_nobody_answered),
+    ("commands are kept", a_gap_in_the_versions),
+    ("commands are kept", a_version_that_is_there_twice),
+    ("commands are kept", a_command_without_a_record),
+    ("commands are kept", a_command_that_was_answered_with_anothers_record),
+    ("paused is paused", a_wave_while_paused),
+    ("paused is paused", a_broadcast_while_paused),
+    ("paused is paused", a_wave_after_a_pause_that_nobody_resumed),
+    ("waiting accepts end", a_pending_accept_that_never_ended),
+    ("waiting accepts end", a_pending_accept_that_no_event_knows),
+    ("waiting accepts end", a_loser_of_a_pending_accept_who_heard_nothing),
 ]
 
 
@@ -418,3 +317,44 @@ def test_many_violations_are_counted_but_not_all_shown(world: World) -> None:
     verdict = world.judge()
     assert verdict.counts == {"every broadcast ends": SHOWN_PER_INVARIANT + 5}
     assert len(verdict.violations) == SHOWN_PER_INVARIANT
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "fair"),
+    [(699, True), (704 + TOLERANCE_MS, True), (705 + TOLERANCE_MS, False), (799, False), (800, True)],
+)
+def test_waves_may_go_out_until_the_last_node_has_paused_and_once_it_is_resumed(
+    world: World, at_ms: int, fair: bool
+) -> None:
+    """By the record alone there are some milliseconds more."""
+    world.forget(kind="commanded", id="k1")
+    world.event("b3", "wave_sent", at_ms, wave=2)
+    assert ("paused is paused" not in world.judge().counts) is fair
+
+
+def test_the_operators_own_answer_is_believed_if_it_came_later(world: World) -> None:
+    world.record(kind="commanded", id="k1")["answered_ms"] = 770
+    world.event("b3", "wave_sent", 765, wave=2)
+    assert "paused is paused" not in world.judge().counts
+
+
+def test_a_pause_that_was_not_followed_everywhere_is_not_held_against_waves(world: World) -> None:
+    """That it was not followed is a violation already."""
+    world.commands[0]["outcome"] = None
+    world.event("b3", "wave_sent", 760, wave=2)
+    assert "paused is paused" not in world.judge().counts
+
+
+def test_who_was_away_need_not_have_heard_of_a_pending_accept(world: World) -> None:
+    a_loser_of_a_pending_accept_who_heard_nothing(world)
+    world.forget(kind="stayed", user="t2")
+    world.stayed("t2", connections=2)
+    assert world.judge().violations == ()
+
+
+def test_who_declines_while_an_accept_is_pending_hears_no_more_of_it(world: World) -> None:
+    world.create("b5", "c1", "mini", at_ms=NOW_MS - 5_000)
+    world.offer("b5", "t3")
+    world.wait("b5", "t3", "v4")
+    world.event("b5", "declined", NOW_MS - 4_000, transporter_id="t3")
+    assert world.judge().violations == ()

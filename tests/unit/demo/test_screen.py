@@ -10,11 +10,12 @@ from rich.console import Console
 from haulcast.client import Topic, Version
 from haulcast.client.protocol import Snapshot
 from haulcast.demo.checker import Verdict, Violation
-from haulcast.demo.record import Asked, Heard, Outcome, Recorder
+from haulcast.demo.record import Asked, Commanded, Heard, Outcome, Recorder
 from haulcast.demo.result import Result
 from haulcast.demo.screen import broadcasts_table, ready_call, show_console
 
 NOW_MS = 1_000_000
+PENDING = {"broadcast_id": "b1", "status": "pending", "decided_at": NOW_MS, "remaining_requests": 1}
 
 
 def broadcast(status: str, *winners: str | None, **more: Any) -> Topic:
@@ -91,7 +92,7 @@ def test_the_consoles_address_is_printed_in_one_piece_on_every_terminal(width: i
 
 
 def asked(latency_ms: float, outcome: Outcome = Outcome.OK, kind: str = "offer.accept") -> Asked:
-    return Asked("t1", "transporter", kind, "r", {}, outcome, {}, None, latency_ms)
+    return Asked("t1", "transporter", kind, "r", {}, outcome, {"status": "fully_filled"}, None, latency_ms)
 
 
 def test_latencies_are_those_of_answered_accepts() -> None:
@@ -106,13 +107,52 @@ def test_latencies_are_those_of_answered_accepts() -> None:
     assert (recorder.accepts_won, recorder.accepts_lost) == (50, 50)
 
 
+def test_an_accept_that_is_pending_counts_when_it_is_decided() -> None:
+    recorder = Recorder()
+    for vehicle in ("v1", "v2", "v3"):
+        data = {"broadcast_id": "b1", "vehicle_id": vehicle}
+        recorder.add(Asked("t1", "transporter", "offer.accept", vehicle, data, Outcome.OK, PENDING, None, 1.0))
+    assert (recorder.accepts_won, recorder.accepts_lost, recorder.accepts_waited) == (0, 0, 3)
+    for event, vehicle in (("trip_assigned", "v1"), ("accept_lost", "v2"), ("accept_lost", "v9")):
+        recorder.add(Heard("t1", "transporter", event, "b1", None, vehicle, None, None, False))
+    recorder.add(Heard("d1", "driver", "trip_assigned", "b1", "b1-1-t", "v1", None, None, False))
+    assert (recorder.accepts_won, recorder.accepts_lost) == (1, 1)
+
+
 def test_broadcasts_are_counted_by_how_they_ended() -> None:
     recorder = Recorder()
     recorder.add(asked(1, kind="broadcast.create"))
     for event, remaining in (("truck_confirmed", 1), ("truck_confirmed", 0), ("broadcast_expired", None)):
-        recorder.add(Heard("c1", "customer", event, "b1", None, None, remaining, False))
+        recorder.add(Heard("c1", "customer", event, "b1", None, None, None, remaining, False))
     assert recorder.broadcasts == {"created": 1, "filled": 1, "expired": 1, "cancelled": 0}
     assert [record["kind"] for record in recorder.plain()] == ["asked", "heard", "heard", "heard"]
+
+
+def commanded(latency_ms: float, *, complete: bool = True) -> Commanded:
+    nodes = [{"node": 1, "status": "acked", "after_ms": latency_ms / 2}, {"node": 2, "status": "gone"}]
+    reply = {"complete": complete, "nodes": nodes}
+    return Commanded("k1", "resume", "http://node", Outcome.OK, reply, NOW_MS, latency_ms)
+
+
+def test_the_result_says_how_commands_were_followed_if_there_were_any() -> None:
+    run = result()
+    assert "control" not in run.plain()
+    for latency_ms in range(1, 101):
+        run.recorder.add(commanded(latency_ms, complete=latency_ms < 100))
+    refused = Outcome.REFUSED
+    run.recorder.add(Asked("c1", "customer", "broadcast.create", "r", {}, refused, {}, "TENANT_PAUSED", 1.0))
+    run.recorder.add(Commanded("k2", "pause", "http://node", Outcome.LOST, {}, NOW_MS, 101))
+    plain = run.plain()
+    assert plain["control"] == {
+        "rounds": 100,
+        "commands": 101,
+        "complete": 99,
+        "creates_paused": 1,
+        "accepts_waited": 0,
+    }
+    assert plain["control_ms"] == {"p50": 51, "p99": 100, "max": 101}
+    assert plain["followed_ms"] == {"p50": 25, "p99": 49.5, "max": 50}
+    assert any(line.startswith("control     101 commands in 100 rounds, 99 followed") for line in run.lines())
 
 
 def result(*violations: Violation, tasks: int = 0) -> Result:

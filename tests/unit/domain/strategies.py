@@ -5,18 +5,24 @@ the driver `t1:driver`.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 from hypothesis import strategies as st
 
 from haulcast.domain.broadcast import Broadcast, Place, Trip
 from haulcast.domain.commands import Accept, Appear, Command, Create, SendWave, TruckSpec, UpdateTrip
-from haulcast.domain.decide import Decision, decide
+from haulcast.domain.control import TenantControl
+from haulcast.domain.decide import decide
+from haulcast.domain.decision import Decision
 from haulcast.domain.events import Event
 from haulcast.domain.evolve import evolve
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
+from haulcast.domain.modes import MODES
 from haulcast.domain.ranking import Candidate, LeftOut, LeftOutReason
 from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import TripStatus
+from haulcast.domain.waves import offers_per_wave, radius_m
 
 NOW_MS = 1_790_000_000_000
 TENANT = TenantId("acme")
@@ -71,14 +77,30 @@ def accept(transporter: TransporterId, vehicle_type: str = "van") -> Accept:
     return Accept(transporter, vehicle_of(transporter, vehicle_type), vehicle_type, driver_of(transporter))
 
 
+def found(
+    wave: int,
+    *candidates: Candidate,
+    more: bool = False,
+    left_out: Iterable[LeftOut] = (),
+    settings: TenantSettings | None = None,
+) -> SendWave:
+    """What a lookup under `settings` (the default ones) found for `wave`."""
+    settings = settings or TenantSettings()
+    return SendWave(wave, radius_m(settings, wave), offers_per_wave(settings), candidates, more, tuple(left_out))
+
+
 class Run:
     """A broadcast under way: decides each command at `now_ms`, folds its events, and keeps them all."""
 
     def __init__(self, settings: TenantSettings | None = None, now_ms: int = NOW_MS) -> None:
-        self.settings = TenantSettings() if settings is None else settings
+        self.control = TenantControl(settings or TenantSettings())
         self.now_ms = now_ms
         self.current: Broadcast | None = None
         self.events: list[Event] = []
+
+    @property
+    def settings(self) -> TenantSettings:
+        return self.control.settings
 
     @property
     def state(self) -> Broadcast:
@@ -87,7 +109,7 @@ class Run:
 
     def decide(self, command: Command) -> Decision:
         """What `command` would lead to now; changes nothing."""
-        return decide(self.current, command, self.settings, self.now_ms)
+        return decide(self.current, command, self.control, self.now_ms)
 
     def do(self, command: Command) -> Decision:
         """Decide `command` and make it so."""
@@ -97,6 +119,15 @@ class Run:
             self.events.append(event)
         return decision
 
+    def configure(self, *, paused: bool | None = None, **settings: Any) -> "Run":
+        """The same broadcast, with other settings in force."""
+        self.control = TenantControl(
+            replace(self.settings, **settings),
+            self.control.paused if paused is None else paused,
+            self.control.version + 1,
+        )
+        return self
+
     def at(self, now_ms: int) -> "Run":
         """The same broadcast, with the clock set to `now_ms`."""
         self.now_ms = now_ms
@@ -104,7 +135,7 @@ class Run:
 
     def send_wave(self, *candidates: Candidate, more: bool = False, left_out: Iterable[LeftOut] = ()) -> Decision:
         """Send the next wave to `candidates`."""
-        return self.do(SendWave(self.state.wave + 1, candidates, more, tuple(left_out)))
+        return self.do(found(self.state.wave + 1, *candidates, more=more, left_out=left_out, settings=self.settings))
 
     def trip(self, number: int = 1) -> Trip:
         """The trip of the `number`-th truck."""
@@ -130,11 +161,11 @@ def begun(
     """
     run = Run(settings)
     run.do(create(*vehicle_types, expires_in_s=expires_in_s))
-    if found := tuple(offered):
+    if reached := tuple(offered):
         run.send_wave(
             *(
                 candidate(transporter, vehicle_types[number % len(vehicle_types)], (number + 1) * 1_000)
-                for number, transporter in enumerate(found)
+                for number, transporter in enumerate(reached)
             )
         )
     return run
@@ -162,6 +193,8 @@ def tenant_settings(draw: st.DrawFn) -> TenantSettings:
         min_expiry_s=low,
         max_expiry_s=high,
         reminder_lead_s=draw(st.integers(1, 90)),
+        dispatch_mode=draw(st.sampled_from([*MODES])),
+        accept_window_s=draw(st.sampled_from((0.1, 3.0, 60.0))),
     )
 
 

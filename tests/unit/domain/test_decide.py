@@ -12,12 +12,11 @@ from haulcast.domain.commands import (
     Command,
     Create,
     Decline,
-    SendWave,
     Tick,
     TruckSpec,
     UpdateTrip,
 )
-from haulcast.domain.decide import Decision
+from haulcast.domain.decision import Decision
 from haulcast.domain.effects import CustomerNews, TripNews
 from haulcast.domain.ids import AssignmentId, DriverId, RequestId, TransporterId, TripId
 from haulcast.domain.ranking import LeftOutReason
@@ -46,6 +45,7 @@ from .strategies import (
     candidate,
     create,
     driver_of,
+    found,
     left_out,
     vehicle_of,
 )
@@ -117,7 +117,7 @@ over = pytest.mark.parametrize("end", OVER)
         accept(T1),
         Decline(T1),
         Tick(),
-        SendWave(1, (candidate(T1),), False),
+        found(1, candidate(T1)),
         Appear(candidate(T1)),
     ],
     ids=lambda command: type(command).__name__,
@@ -623,12 +623,12 @@ def test_after_the_end_nothing_is_due(end: str) -> None:
 
 def test_a_wave_offers_to_the_nearest_first() -> None:
     run = begun("van").at(NOW_MS + 20)
-    found = (candidate(T2, "van", 900), candidate(T3, "van", 300), candidate(T1, "van", 900))
+    nearby = (candidate(T2, "van", 900), candidate(T3, "van", 300), candidate(T1, "van", 900))
     offers = tuple(
         offer_to(transporter, 1, distance_m, at_ms=NOW_MS + 20)
         for transporter, distance_m in ((T3, 300), (T1, 900), (T2, 900))
     )
-    assert run.do(SendWave(1, found, False)) == Decision(
+    assert run.do(found(1, *nearby)) == Decision(
         (e.WaveSent(NOW_MS + 20, 1, offers, NOW_MS + 15_000, 10_000.0),), (fx.OpenOffers(offers),)
     )
     assert {*run.state.offers} == {T1, T2, T3}
@@ -636,7 +636,7 @@ def test_a_wave_offers_to_the_nearest_first() -> None:
 
 def test_a_wave_to_nobody_goes_out_all_the_same() -> None:
     sent = e.WaveSent(NOW_MS, 1, (), NOW_MS + 15_000, 10_000.0)
-    assert begun("van").decide(SendWave(1, (), False)) == Decision((sent,))
+    assert begun("van").decide(found(1)) == Decision((sent,))
 
 
 def test_a_wave_has_its_limit() -> None:
@@ -662,17 +662,17 @@ def test_a_type_found_meanwhile_is_not_offered() -> None:
 
 @pytest.mark.parametrize("wave", [0, 1, 3])
 def test_candidates_for_another_wave_are_ignored(wave: int) -> None:
-    assert begun("van", offered=(T1,)).decide(SendWave(wave, (candidate(T2),), False)) == Decision()
+    assert begun("van", offered=(T1,)).decide(found(wave, candidate(T2))) == Decision()
 
 
 def test_candidates_that_nobody_asked_for_are_ignored() -> None:
-    assert quiet().decide(SendWave(2, (candidate(T2),), False)) == Decision()
+    assert quiet().decide(found(2, candidate(T2))) == Decision()
 
 
 @over
 def test_candidates_that_come_after_the_end_are_not_offered(end: str) -> None:
     run = OVER[end]()
-    assert run.decide(SendWave(2, (candidate(T3),), False)) == Decision()
+    assert run.decide(found(2, candidate(T3))) == Decision()
 
 
 def test_who_was_left_out_comes_with_a_repetition_of_the_last_wave() -> None:
@@ -716,10 +716,12 @@ def recorded(decision: Decision) -> list[tuple[str, str]]:
 
 def test_a_wave_records_whom_it_left_out_and_how_far_it_reached() -> None:
     run = begun("van", settings=TenantSettings(wave_radii_km=(10, None)))
-    found = [left_out(T3, LeftOutReason.OUT_OF_RANGE, "van", 12_000), left_out(T2, LeftOutReason.ON_TRIP, "van", 500)]
-    first = run.send_wave(candidate(T1), left_out=found)
-    assert first.events == (e.WaveSent(NOW_MS, 1, (offer_to(T1, 1),), NOW_MS + 15_000, 10_000.0, (found[1], found[0])),)
-    last = run.send_wave(left_out=found[:1])
+    others = [left_out(T3, LeftOutReason.OUT_OF_RANGE, "van", 12_000), left_out(T2, LeftOutReason.ON_TRIP, "van", 500)]
+    first = run.send_wave(candidate(T1), left_out=others)
+    assert first.events == (
+        e.WaveSent(NOW_MS, 1, (offer_to(T1, 1),), NOW_MS + 15_000, 10_000.0, (others[1], others[0])),
+    )
+    last = run.send_wave(left_out=others[:1])
     assert isinstance(last.events[0], e.WaveSent)
     assert last.events[0].radius_m is None
 
@@ -854,7 +856,7 @@ def test_who_comes_after_the_end_is_not_offered_it(end: str) -> None:
         (Decline(T2), Done({"broadcast_id": BROADCAST})),
         (UpdateTrip(T1, TRIP, TripStatus.ASSIGNED), Done({"trip_id": TRIP, "status": TripStatus.ASSIGNED})),
         (Tick(), None),
-        (SendWave(2, (candidate(T3),), True), None),
+        (found(2, candidate(T3), more=True), None),
         (Appear(candidate(T3)), None),
     ],
     ids=repr,

@@ -15,12 +15,28 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from haulcast.domain import effects as fx
 from haulcast.domain import events as e
 from haulcast.domain.broadcast import Broadcast
-from haulcast.domain.commands import Accept, Appear, Cancel, Command, Create, Decline, SendWave, Tick, UpdateTrip
-from haulcast.domain.decide import Decision, decide
+from haulcast.domain.commands import (
+    Accept,
+    Appear,
+    Cancel,
+    Command,
+    Create,
+    Decline,
+    DropAccept,
+    Match,
+    SendWave,
+    Tick,
+    UpdateTrip,
+)
+from haulcast.domain.control import TenantControl
+from haulcast.domain.decide import decide
+from haulcast.domain.decision import Decision
 from haulcast.domain.evolve import evolve, replay
-from haulcast.domain.ids import CustomerId, TransporterId, request_id, trip_id
+from haulcast.domain.geo import Point
+from haulcast.domain.ids import CustomerId, TransporterId, VehicleId, request_id, trip_id
+from haulcast.domain.modes import MODES
 from haulcast.domain.ranking import Candidate, LeftOut
-from haulcast.domain.replies import Done, Refused
+from haulcast.domain.replies import Done, Refusal, Refused
 from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import (
     BROADCAST_TRANSITIONS,
@@ -31,11 +47,13 @@ from haulcast.domain.states import (
     TripStatus,
 )
 from haulcast.domain.views import broadcast_view, offer_fill
+from haulcast.domain.waves import offers_per_wave
 
 from .strategies import (
     BROADCAST,
     CUSTOMER,
     NOW_MS,
+    PICKUP,
     STRANGER,
     TRANSPORTERS,
     accept,
@@ -45,6 +63,7 @@ from .strategies import (
     candidates,
     creates,
     distances_m,
+    found,
     lefts_out,
     tenant_settings,
     transporters,
@@ -73,7 +92,7 @@ at_once = st.builds(After, st.integers(-5, 50))
 class Dispatch(RuleBasedStateMachine):
     """One broadcast from its creation on."""
 
-    settings: TenantSettings
+    control: TenantControl
     state: Broadcast
 
     def __init__(self) -> None:
@@ -82,19 +101,25 @@ class Dispatch(RuleBasedStateMachine):
         self.events: list[e.Event] = []
         self.offered: list[TransporterId] = []  # ever, in order
         self.holding: set[TransporterId] = set()  # those on whose screens the offer is, open
+        self.pending: dict[VehicleId, TransporterId] = {}  # who was told that an accept waits, and has heard no more
+        self.shown_waiting: set[TransporterId] = set()  # those on whose screens the offer says that it waits
         self.ended = 0  # how often the watchers were told of an end
+
+    @property
+    def settings(self) -> TenantSettings:
+        return self.control.settings
 
     @initialize(settings=tenant_settings(), command=creates)
     def create(self, settings: TenantSettings, command: Create) -> None:
-        self.settings = settings
+        self.control = TenantControl(settings)
         expires_in_s = settings.default_expiry_s if command.expires_in_s is None else command.expires_in_s
         if not settings.min_expiry_s <= expires_in_s <= settings.max_expiry_s:
-            decision = decide(None, command, settings, self.now_ms)
+            decision = decide(None, command, self.control, self.now_ms)
             assert isinstance(decision.reply, Refused)
             assert not decision.events
             assert not decision.effects
             command = replace(command, expires_in_s=None)
-        decision = decide(None, command, settings, self.now_ms)
+        decision = decide(None, command, self.control, self.now_ms)
         self.state = evolve(None, *decision.events)
         self.events += decision.events
         assert isinstance(decision.reply, Done)
@@ -128,23 +153,30 @@ class Dispatch(RuleBasedStateMachine):
         transporter = data.draw(st.sampled_from([*self.offered, TRANSPORTERS[0]]))
         wanted = self.state.open_requests[0].vehicle_type
         self.now_ms = self.state.expires_at_ms
-        before = self.state
-        self._accept(After(late_ms), accept(transporter, wanted))
-        assert (self.state.trips != before.trips) == (late_ms < 0 and transporter in self.offered)
+        decision = self._accept(After(late_ms), accept(transporter, wanted))
+        assert isinstance(decision.reply, Done) == (late_ms < 0 and transporter in self.offered)
         assert late_ms < 0 or self.state.status is BroadcastStatus.EXPIRED
 
-    def _accept(self, after: After, command: Accept) -> None:
+    def _accept(self, after: After, command: Accept) -> Decision:
         before = self.state
         decision = self._do(after, command)
         assigned = [event.trip for event in decision.events if isinstance(event, e.TruckAssigned)]
         if isinstance(decision.reply, Refused):
             assert not assigned
             assert self.state.trips == before.trips
+            return decision
+        assert isinstance(decision.reply, Done)
+        assert before.live
+        assert self.now_ms < before.expires_at_ms
+        assert command.transporter_id in before.offers
+        if decision.reply.data["status"] == "pending":
+            assert before.waiting or self.settings.dispatch_mode == "best_match"
+            assert not assigned
+            assert command.vehicle_id in self.pending
+            assert decision.reply.data["decided_at"] == self.state.decide_at_ms
         else:
             (trip,) = assigned
-            assert before.live
-            assert self.now_ms < before.expires_at_ms
-            assert command.transporter_id in before.offers
+            assert not before.waiting
             assert (trip.transporter_id, trip.vehicle_id, trip.driver_id, trip.vehicle_type) == (
                 command.transporter_id,
                 command.vehicle_id,
@@ -152,6 +184,33 @@ class Dispatch(RuleBasedStateMachine):
                 command.vehicle_type,
             )
             assert trip.request_id in {request.request_id for request in before.open_requests}
+        return decision
+
+    @rule(after=at_once, data=st.data(), far=st.dictionaries(transporters, st.floats(0, 2)))
+    @precondition(lambda self: self.state.waiting)
+    def match_those_who_wait(self, after: After, data: st.DataObject, far: dict[TransporterId, float]) -> None:
+        before = self.state
+        assert before.decide_at_ms is not None
+        self.now_ms = max(self.now_ms, before.decide_at_ms)
+        positions = {
+            each.vehicle_id: Point(PICKUP.lat + far[each.transporter_id], PICKUP.lng)
+            for each in before.waiting
+            if each.transporter_id in far
+        }
+        first = data.draw(st.sampled_from(before.waiting))
+        refused = data.draw(st.booleans())
+        command = DropAccept(first.vehicle_id, Refusal.DRIVER_BUSY, positions) if refused else Match(positions)
+        decision = self._do(after, command)
+        assert decision.reply is None or not refused
+        if self.now_ms < before.expires_at_ms and self.now_ms >= before.decide_at_ms:
+            assert len(self.state.waiting) < len(before.waiting), "each step brings the end nearer"
+            went_on = [effect for effect in decision.effects if isinstance(effect, fx.MatchOn)]
+            assert went_on == ([fx.MatchOn(positions)] if self.state.waiting else [])
+
+    @rule(mode=st.sampled_from([*MODES]), paused=st.booleans())
+    def have_something_else_in_force(self, mode: str, paused: bool) -> None:
+        settings = replace(self.settings, dispatch_mode=mode)
+        self.control = TenantControl(settings, paused, self.control.version + 1)
 
     @rule(after=moments, transporter=transporters)
     def decline(self, after: After, transporter: TransporterId) -> None:
@@ -188,9 +247,9 @@ class Dispatch(RuleBasedStateMachine):
         self.now_ms = max(self.now_ms, data.draw(st.sampled_from([*self.state.deadlines()])))
         self.tick(After(0))
 
-    @rule(after=moments, found=st.lists(candidates, max_size=8), more=st.booleans(), skew=st.sampled_from((0, -1, 1)))
-    def send_another_wave(self, after: After, found: list[Candidate], more: bool, skew: int) -> None:
-        self._send_wave(after, SendWave(self.state.wave + 1 + skew, tuple(found), more))
+    @rule(after=moments, nearby=st.lists(candidates, max_size=8), more=st.booleans(), skew=st.sampled_from((0, -1, 1)))
+    def send_another_wave(self, after: After, nearby: list[Candidate], more: bool, skew: int) -> None:
+        self._send_wave(after, found(self.state.wave + 1 + skew, *nearby, more=more, settings=self.settings))
 
     @rule(after=at_once, data=st.data(), more=st.booleans(), others=st.lists(lefts_out, max_size=4))
     @precondition(lambda self: self.state.next_wave_at_ms is not None)
@@ -198,8 +257,10 @@ class Dispatch(RuleBasedStateMachine):
         assert self.state.next_wave_at_ms is not None
         late_ms = max(0, self.state.next_wave_at_ms - self.now_ms) + max(0, after.ms)
         types = st.sampled_from([request.vehicle_type for request in self.state.requests])
-        found = data.draw(st.lists(st.builds(candidate, transporters, types, distances_m), min_size=1, max_size=8))
-        self._send_wave(After(late_ms), SendWave(self.state.wave + 1, tuple(found), more, tuple(others)))
+        nearby = data.draw(st.lists(st.builds(candidate, transporters, types, distances_m), min_size=1, max_size=8))
+        self._send_wave(
+            After(late_ms), found(self.state.wave + 1, *nearby, more=more, left_out=others, settings=self.settings)
+        )
 
     @rule(after=moments, command=appearances)
     def appear(self, after: After, command: Appear) -> None:
@@ -230,6 +291,15 @@ class Dispatch(RuleBasedStateMachine):
         assert self.ended <= 1
 
     @invariant()
+    def whoever_was_told_to_wait_waits_for_a_truck_that_is_open_until_told_more(self) -> None:
+        state = self.state
+        assert {each.vehicle_id: each.transporter_id for each in state.waiting} == self.pending
+        assert bool(state.waiting) == (state.decide_at_ms is not None)
+        assert {each.vehicle_type for each in state.waiting} <= {each.vehicle_type for each in state.open_requests}
+        assert self.shown_waiting == {*self.pending.values()} & self.holding
+        assert state.decide_at_ms is None or state.decide_at_ms < state.expires_at_ms
+
+    @invariant()
     def the_views_agree(self) -> None:
         view = broadcast_view(self.state)
         assert view["remaining_requests"] == offer_fill(self.state)["remaining_requests"]
@@ -247,13 +317,14 @@ class Dispatch(RuleBasedStateMachine):
         self.now_ms = max(deadline_ms, self.now_ms - 5) + after.ms  # a step back is small
         before = self.state
         untouched = replace(before, offers=dict(before.offers))
-        decision = decide(before, command, self.settings, self.now_ms)
+        decision = decide(before, command, self.control, self.now_ms)
         assert before == untouched
-        assert decision == decide(untouched, command, self.settings, self.now_ms)
+        assert decision == decide(untouched, command, self.control, self.now_ms)
         for event in decision.events:
             self.state = self._evolve(self.state, event)
         assert before == untouched
         self.events += decision.events
+        assert len([event for event in decision.events if isinstance(event, e.TruckAssigned)]) <= 1
         self._moves_are_legal(before)
         self._effects_follow_from_events(before, command, decision)
         return decision
@@ -301,7 +372,21 @@ class Dispatch(RuleBasedStateMachine):
                     assert has_ended
                     assert not winners & {*to}, "a winner never hears that it is over"
                     told += to
+                case fx.ShowWaiting(to, decided_at_ms):
+                    assert {*to} <= self.holding
+                    assert bool({*to} & self.shown_waiting) == (decided_at_ms is None)
+                    if decided_at_ms is None:
+                        assert {*to} <= self.shown_waiting
+                        self.shown_waiting -= {*to}
+                    else:
+                        assert decided_at_ms == self.state.decide_at_ms
+                        self.shown_waiting |= {*to}
+                case fx.LoseAccepts(lost):
+                    for each in lost:
+                        assert self.pending.pop(each.vehicle_id) == each.transporter_id, "told that it is lost twice"
                 case fx.DropOffers(to):
+                    if isinstance(command, Decline):
+                        self.shown_waiting.discard(command.transporter_id)
                     assert (has_ended and winners >= {*to}) or command == Decline(*to)
                     told += to
                 case fx.ShowTrip(trip, news):
@@ -312,6 +397,15 @@ class Dispatch(RuleBasedStateMachine):
                         self.ended += 1
                 case fx.SeekCandidates():
                     assert self.state.live
+        for event in decision.events:
+            if isinstance(event, e.AcceptWaiting):
+                assert event.accept.vehicle_id not in self.pending
+                self.pending[event.accept.vehicle_id] = event.accept.transporter_id
+            elif isinstance(event, e.TruckAssigned):
+                self.pending.pop(event.trip.vehicle_id, None)
+            elif isinstance(event, e.Declined):
+                self.pending = {each: who for each, who in self.pending.items() if who != event.transporter_id}
+        assert self.shown_waiting.isdisjoint(told), "the offer goes from the screen and still says that it waits"
         assert len(told) == len(set(told)), "told twice at once"
         assert self.holding >= {*told}, "told of the end of what is not on the screen"
         self.holding -= {*told}
@@ -333,14 +427,15 @@ class Dispatch(RuleBasedStateMachine):
         before = self.state
         decision = self._do(after, command)
         shuffled = replace(command, candidates=command.candidates[::-1])
-        assert decide(before, shuffled, self.settings, self.now_ms) == decision
+        assert decide(before, shuffled, self.control, self.now_ms) == decision
         sent = [event for event in decision.events if isinstance(event, e.WaveSent)]
-        due = before.live and self.now_ms < before.expires_at_ms and before.next_wave_at_ms is not None
+        alive = before.live and self.now_ms < before.expires_at_ms and not self.control.paused
+        due = alive and (before.next_wave_at_ms is not None or self._reaches_farther(before))
         assert bool(sent) == (due and command.wave == before.wave + 1)
         for wave in sent:
             ranks = [(offer.distance_m, offer.transporter_id) for offer in wave.offers]
             assert ranks == sorted(ranks), "nearest first"
-            assert len(ranks) <= self.settings.max_offers_per_wave
+            assert len(ranks) <= offers_per_wave(self.settings)
             assert wave.next_wave_at_ms is None or wave.next_wave_at_ms > self.now_ms
             left = {each.transporter_id for each in command.candidates} - set(self.state.offers)
             if left or command.more:
@@ -359,13 +454,27 @@ class Dispatch(RuleBasedStateMachine):
             assert state.expires_at_ms > self.now_ms
             assert state.reminder_at_ms is None or state.reminder_at_ms > self.now_ms
             seeks = [effect for effect in decision.effects if isinstance(effect, fx.SeekCandidates)]
-            due = state.next_wave_at_ms is not None and state.next_wave_at_ms <= self.now_ms
-            assert len(seeks) == due
+            if state.next_wave_at_ms is None:
+                due = self._reaches_farther(state)
+            else:
+                due = state.next_wave_at_ms <= self.now_ms
+            assert len(seeks) == (due and not self.control.paused)
+            if self.control.paused and state.next_wave_at_ms is not None and due:
+                assert state.wave_held
+            measured = [effect for effect in decision.effects if isinstance(effect, fx.MeasureAccepts)]
+            wait = tuple(each.vehicle_id for each in state.waiting)
+            over = state.decide_at_ms is not None and state.decide_at_ms <= self.now_ms
+            assert measured == ([fx.MeasureAccepts(wait)] if over else [])
             for seek in seeks:
                 assert seek.wave == state.wave + 1
                 assert seek.vehicle_types == {request.vehicle_type for request in state.open_requests}
         else:
             assert not [*state.deadlines()]
+
+    def _reaches_farther(self, state: Broadcast) -> bool:
+        """Whether what is in force would reach somebody whom no wave has reached."""
+        last_km = self.settings.mode.radii_km(self.settings.wave_radii_km)[-1]
+        return state.reached_m is not None and (last_km is None or last_km * 1000 > state.reached_m)
 
 
 def _offers(events: Sequence[e.Event]) -> Iterator[object]:

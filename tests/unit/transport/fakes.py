@@ -9,21 +9,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from haulcast.domain.broadcast import Broadcast, Offer
 from haulcast.domain.commands import Command, Create
+from haulcast.domain.control import ControlCommand, TenantControl
 from haulcast.domain.decide import decide
 from haulcast.domain.evolve import evolve
 from haulcast.domain.fleet import Driver, Transporter, Vehicle
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
-from haulcast.domain.replies import Json, Reply
-from haulcast.domain.settings import TenantSettings
+from haulcast.domain.replies import Done, Json, Reply
 from haulcast.errors import ErrorCode, RequestError
-from haulcast.ports import Fence, Landed, NodeStatus, Origin, Role, Stored, Vitals, Write
+from haulcast.ports import ControlState, Fence, Landed, NodeStatus, Origin, Role, Stored, Vitals, Write
 from haulcast.storage.memory import MemoryJournal, MemoryPresence
 from haulcast.transport.auth import Algorithm, Key, KeyRing, Principal
 from haulcast.transport.bus import NoPeers
 from haulcast.transport.hub import Hub
 from haulcast.transport.meter import RequestMeter, Sum
 from haulcast.transport.metrics import HubMetrics, TransportMetrics
+from haulcast.transport.rates import Rates
 from haulcast.transport.services import Services
 from haulcast.transport.session import Limits
 
@@ -61,6 +62,11 @@ def hub_metrics(registry: CollectorRegistry | None = None) -> HubMetrics:
 async def incarnation() -> int:
     """The epoch of a node that is alone."""
     return 1
+
+
+async def state_of(tenant_id: TenantId) -> ControlState:
+    """What is in force on a node that is alone, if nobody has changed anything."""
+    return ControlState(TenantControl(), {1: 1})
 
 
 class ManualClock:
@@ -122,15 +128,48 @@ class FakeAvailability:
 
 
 class FakeTenants:
-    """The tenants that there are."""
+    """The tenants that there are, and what the tests have put in force."""
 
     def __init__(self, *names: TenantId) -> None:
-        self.names = set(names)
+        self.controls = {name: TenantControl() for name in names}
+        self.journal: MemoryJournal | None = None
 
-    async def settings_of(self, tenant_id: TenantId) -> TenantSettings:
-        if tenant_id not in self.names:
+    async def control_of(self, tenant_id: TenantId) -> TenantControl:
+        if tenant_id not in self.controls:
             raise RequestError(ErrorCode.TENANT_NOT_FOUND)
-        return TenantSettings()
+        return self.controls[tenant_id]
+
+    async def read(self, tenant_id: TenantId) -> TenantControl:
+        stored = None if self.journal is None else await self.journal.read_tenant(tenant_id)
+        return stored or await self.control_of(tenant_id)
+
+
+@dataclass
+class FakeController:
+    """Notes what it is asked, and answers what the test wants."""
+
+    asked: list[tuple[TenantId, ControlCommand, Origin, int | None]] = field(default_factory=list)
+    drained: list[tuple[int, Origin]] = field(default_factory=list)
+    reply: Reply = field(default_factory=lambda: Done({"complete": True}))
+    error: Exception | None = None
+
+    async def carry_out(
+        self, tenant_id: TenantId, command: ControlCommand, origin: Origin, expected_version: int | None
+    ) -> Reply:
+        self.asked.append((tenant_id, command, origin, expected_version))
+        return self._answer()
+
+    async def drain(self, node: int, origin: Origin) -> Reply:
+        self.drained.append((node, origin))
+        return self._answer()
+
+    async def state_of(self, tenant_id: TenantId) -> ControlState:
+        return await state_of(tenant_id)
+
+    def _answer(self) -> Reply:
+        if self.error is not None:
+            raise self.error
+        return self.reply
 
 
 class FakeHealth:
@@ -197,10 +236,13 @@ class World:
     dispatcher: FakeDispatcher = field(default_factory=FakeDispatcher)
     availability: FakeAvailability = field(default_factory=FakeAvailability)
     tenants: FakeTenants = field(default_factory=lambda: FakeTenants(ACME))
+    controller: FakeController = field(default_factory=FakeController)
     health: FakeHealth = field(default_factory=FakeHealth)
+    rates: Rates = field(default_factory=lambda: Rates(Limits()))
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
+        self.tenants.journal = self.journal
         self.hub = Hub(
             self.journal,
             self.clock,
@@ -208,6 +250,8 @@ class World:
             incarnation,
             hub_metrics(self.registry),
             presence=MemoryPresence(self.clock),
+            state_of=state_of,
+            rates=self.rates,
         )
         self.services = Services(
             journal=self.journal,
@@ -221,6 +265,8 @@ class World:
             health=self.health,
             new_broadcast_id=lambda: BroadcastId("b-new"),
             nodes=FakeNodes(),
+            controller=self.controller,
+            rates=self.rates,
             registry=self.registry,
         )
 
@@ -245,7 +291,7 @@ class World:
         """Put into the journal what these commands make of a broadcast, from its creation on."""
         before: Broadcast | None = None
         for number, command in enumerate(commands):
-            decision, after = decide(before, command, TenantSettings(), 1 + number), before
+            decision, after = decide(before, command, TenantControl(), 1 + number), before
             for event in decision.events:
                 after = evolve(after, event)
             assert after is not None

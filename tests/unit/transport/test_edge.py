@@ -17,14 +17,17 @@ from structlog.testing import capture_logs
 
 from haulcast.domain.broadcast import Place
 from haulcast.domain.commands import Accept, Create, SendWave, TruckSpec
+from haulcast.domain.control import Announcement, Audience, Pause, TenantControl
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TransporterId, VehicleId
 from haulcast.domain.ranking import Candidate
 from haulcast.domain.replies import Done, Refusal, Refused
+from haulcast.domain.settings import InvalidSetting, TenantSettings
 from haulcast.errors import ERRORS, ErrorCode, JournalUnavailable, RequestError
-from haulcast.ports import Role
+from haulcast.ports import ControlState, Role
 from haulcast.transport.close_codes import CloseCode
 from haulcast.transport.connection import MAX_WAITING, Connection
 from haulcast.transport.http import ROUTES, Edge
+from haulcast.transport.rates import Rates
 from haulcast.transport.services import Services
 from haulcast.transport.session import Limits
 from haulcast.transport.websocket import GREETINGS_AT_ONCE
@@ -260,13 +263,13 @@ class TestHello:
 
     @pytest.mark.parametrize("error", [JournalUnavailable(), RuntimeError("bug")])
     async def test_that_could_not_be_answered_may_be_sent_again(self, server: Server, error: Exception) -> None:
-        known = server.world.tenants.settings_of
-        server.world.services.tenants.settings_of = _raising(error)  # type: ignore[method-assign, assignment]
+        known = server.world.tenants.control_of
+        server.world.services.tenants.control_of = _raising(error)  # type: ignore[method-assign, assignment]
         client = await server.connect()
         await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1"))
         expected = "UNAVAILABLE" if isinstance(error, JournalUnavailable) else "INTERNAL"
         assert (await client.next())["error"]["code"] == expected
-        server.world.services.tenants.settings_of = known  # type: ignore[method-assign]
+        server.world.services.tenants.control_of = known  # type: ignore[method-assign]
         await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1"))
         assert (await client.next())["ok"]
 
@@ -307,7 +310,7 @@ class TestHello:
 
     async def test_that_takes_too_long_is_answered_unavailable(self) -> None:
         async with serving(lambda world: world.with_(limits=FAST)) as server:
-            server.world.services.tenants.settings_of = _hanging  # type: ignore[method-assign, assignment]
+            server.world.services.tenants.control_of = _hanging  # type: ignore[method-assign, assignment]
             client = await server.connect()
             await client.ask("r1", "hello", token=server.token(Role.CUSTOMER, "c1"))
             assert (await client.next())["error"]["code"] == "UNAVAILABLE"
@@ -730,6 +733,127 @@ class TestLogs:
         assert [line.get("code") for line in lines] == ["BAD_REQUEST", "BUSY", 4001, "BAD_REQUEST"]
 
 
+def put_in_force(server: Server, settings: TenantSettings) -> None:
+    """As the runtime does when an operator has changed settings."""
+    before = server.world.tenants.controls[ACME]
+    after = replace(before, settings=settings, version=before.version + 1)
+    server.world.tenants.controls[ACME] = after
+    server.world.hub.control_changed(ACME, before, after)
+
+
+async def outcome(client: Client) -> str:
+    """How a ping is answered."""
+    await client.ask("q", "ping")
+    reply = await client.reply("q")
+    return "ok" if reply["ok"] else str(reply["error"]["code"])
+
+
+class TestControl:
+    async def pause(self, server: Server, **fields: Any) -> tuple[int, Any]:
+        path, key = "/v1/control/pause", {"Idempotency-Key": "k1"}
+        return await server.call("POST", path, Role.OPERATOR, "op1", fields, **key)
+
+    @pytest.mark.parametrize(("complete", "status"), [(True, 200), (False, 202)])
+    async def test_a_command_that_some_node_has_not_followed_is_accepted_and_not_done(
+        self, server: Server, complete: bool, status: int
+    ) -> None:
+        server.world.controller.reply = Done({"complete": complete})
+        answer = await self.pause(server)
+        assert answer == (status, {"complete": complete})
+        [(tenant, command, origin, expected)] = server.world.controller.asked
+        assert (tenant, command, origin.key.request_id, expected) == (ACME, Pause(), "k1", None)
+
+    async def test_by_socket_and_by_call_it_has_the_same_origin(self, server: Server) -> None:
+        await self.pause(server, expected_version=3)
+        operator = await server.greeted(Role.OPERATOR, "op1")
+        await operator.ask("k1", "control.pause", expected_version=3)
+        assert (await operator.reply("k1"))["ok"]
+        first, second = server.world.controller.asked
+        assert first == second
+
+    @pytest.mark.parametrize(
+        ("query", "field"),
+        [
+            ("limit=0", "limit"),
+            ("limit=101", "limit"),
+            ("limit=many", "limit"),
+            ("before=-1", "before"),
+            ("before=x", "before"),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/v1/control", "/v1/settings/history"])
+    async def test_a_wrong_query_parameter_is_named(self, server: Server, path: str, query: str, field: str) -> None:
+        status, body = await server.call("GET", f"{path}?{query}", Role.OPERATOR, "op1")
+        assert (status, body["error"]["code"], body["error"]["data"]) == (
+            400,
+            "BAD_REQUEST",
+            {"field": f"query.{field}"},
+        )
+
+    async def test_a_setting_that_cannot_work_is_named_as_its_request_calls_it(self, server: Server) -> None:
+        server.world.controller.error = InvalidSetting("wave_interval_s", 0, "0.1 to 3600")
+        body = {"settings": {"wave_interval_s": 0}, "expected_version": 1}
+        key = {"Idempotency-Key": "k1"}
+        _, answer = await server.call("PATCH", "/v1/settings", Role.OPERATOR, "op1", body, **key)
+        assert answer["error"]["data"] == {"field": "body.settings.wave_interval_s"}
+        assert answer["error"]["message"] == "body.settings.wave_interval_s: expected 0.1 to 3600"
+        _, answer = await server.call("POST", "/v1/control/switch_mode", Role.OPERATOR, "op1", {"mode": "x"}, **key)
+        assert answer["error"]["data"] == {"field": "body.mode"}
+        operator = await server.greeted(Role.OPERATOR, "op1")
+        await operator.ask("k2", "settings.patch", **body)
+        assert (await operator.reply("k2"))["error"]["data"] == {"field": "data.settings.wave_interval_s"}
+
+    async def test_an_announcement_reaches_its_role_and_whoever_comes_while_it_is_valid(self, server: Server) -> None:
+        """Right behind the answer to the hello, in the order in which they were announced."""
+        now_ms = server.world.clock.now_ms()
+        transporter = await server.greeted(Role.TRANSPORTER, "t1")
+        assert (await transporter.next())["type"] == "snapshot"
+        driver, operator = await server.greeted(Role.DRIVER, "d1"), await server.greeted(Role.OPERATOR, "op1")
+        assert (await driver.next())["type"] == "snapshot"
+        before = server.world.tenants.controls[ACME]
+        after = replace(
+            before,
+            version=2,
+            announcements=(
+                Announcement("a0", Audience.TRANSPORTER, "Gone", now_ms - 2_000, now_ms - 1_000),
+                Announcement("a1", Audience.TRANSPORTER, "Fog", now_ms, now_ms + 60_000),
+                Announcement("a2", Audience.TRANSPORTER, "Ice", now_ms, now_ms + 60_000),
+            ),
+        )
+        server.world.tenants.controls[ACME] = after
+        server.world.hub.control_changed(ACME, replace(before, announcements=after.announcements[:1]), after)
+        told = [await transporter.next(), await transporter.next()]
+        assert [(one["type"], one["data"]["announcement_id"]) for one in told] == [
+            ("announcement", "a1"),
+            ("announcement", "a2"),
+        ]
+        assert set(told[0]) == {"type", "server_time", "data"}
+        assert told[0]["data"] == {"announcement_id": "a1", "text": "Fog", "at": now_ms, "expires_at": now_ms + 60_000}
+        assert [await outcome_next(client) for client in (driver, operator)] == ["ping", "ping"]
+        newcomer = await server.connect()
+        await newcomer.ask("h", "hello", token=server.token(Role.TRANSPORTER, "t2"))
+        first = [await newcomer.next() for _ in range(4)]
+        assert first[0]["re"] == "h"
+        assert [one["data"]["announcement_id"] for one in first if one.get("type") == "announcement"] == ["a1", "a2"]
+
+    async def test_whoever_watches_is_told_what_changes(self, server: Server) -> None:
+        operator = await server.greeted(Role.OPERATOR, "op1")
+        await operator.ask("s", "subscribe", topic="control:acme")
+        snapshot = await operator.next()
+        assert snapshot["data"]["nodes"] == {"1": {"node": 1, "version": 1}}
+        after = replace(TenantControl(), version=2, paused=True)
+        server.world.hub.state_changed(ACME, ControlState(after, {1: 2}))
+        await operator.reply("s")
+        delta = await operator.next()
+        assert delta["data"]["set"] == {"/version": 2, "/paused": True, "/nodes/1/version": 2}
+
+
+async def outcome_next(client: Client) -> str:
+    """Which request the very next frame answers."""
+    await client.ask("ping", "ping")
+    return str((await client.next())["re"])
+
+
 class TestRest:
     async def test_every_route_needs_a_token(self, server: Server) -> None:
         for route in ROUTES:
@@ -745,12 +869,48 @@ class TestRest:
 
     async def test_a_phone_that_floods_is_refused_and_nobody_else_is(self) -> None:
         few = Limits(burst_requests=3, requests_per_s=0.001)
-        async with serving(lambda world: replace(world.services, limits=few)) as server:
+        async with serving(lambda world: world.with_(limits=few, rates=Rates(few))) as server:
             statuses = [(await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1"))[0] for _ in range(4)]
             assert statuses == [200, 200, 200, 429]
             assert (await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t2"))[0] == 200
             operator = [(await server.call("GET", "/v1/broadcasts", Role.OPERATOR, "o1"))[0] for _ in range(4)]
             assert operator == [200] * 4
+
+    async def test_a_rate_that_the_tenant_sets_holds_at_once_for_calls_and_open_connections(
+        self, server: Server
+    ) -> None:
+        phone, console = await server.greeted(Role.DRIVER, "d1"), await server.greeted(Role.OPERATOR, "o1")
+        assert (await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1"))[0] == 200
+        put_in_force(server, TenantSettings(requests_per_s=0.1, request_burst=2))
+        statuses = [(await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1"))[0] for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        assert [await outcome(phone) for _ in range(3)] == ["ok", "ok", "RATE_LIMITED"]
+        newcomer = await server.greeted(Role.DRIVER, "d2")
+        assert [await outcome(newcomer) for _ in range(3)] == ["ok", "ok", "RATE_LIMITED"]
+        assert [await outcome(console) for _ in range(9)] == ["ok"] * 9
+        put_in_force(server, TenantSettings())
+        await asyncio.sleep(0.1)  # at 50 a second
+        assert [await outcome(phone) for _ in range(3)] == ["ok"] * 3
+        assert (await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1"))[0] == 200
+
+    async def test_a_tenant_cannot_set_a_rate_above_the_servers_own(self) -> None:
+        few = Limits(burst_requests=3, requests_per_s=0.001)
+        rates = Rates(few)
+        async with serving(lambda world: world.with_(limits=few, rates=rates)) as server:
+            rates.change(ACME, TenantSettings())
+            server.world.tenants.controls[ACME] = TenantControl(
+                TenantSettings(requests_per_s=10_000, request_burst=10_000)
+            )
+            phone = await server.greeted(Role.DRIVER, "d1")
+            calls = [(await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1"))[0] for _ in range(4)]
+            rates.change(ACME, TenantSettings(requests_per_s=9_999, request_burst=9_999))
+            assert calls == [200, 200, 200, 429]
+            assert [await outcome(phone) for _ in range(4)] == [
+                "ok",
+                "ok",
+                "RATE_LIMITED",
+                "RATE_LIMITED",
+            ]  # hello was one
 
     async def test_a_good_token_in_another_scheme_is_refused(self, server: Server) -> None:
         header = "Basic " + server.token(Role.TRANSPORTER, "t1")
@@ -838,7 +998,7 @@ class TestRest:
 
     async def test_tenants_in_production(self, server: Server) -> None:
         """A token of a tenant that nobody has created is refused; an admin's is not, or there would never be one."""
-        server.world.tenants.names.clear()
+        server.world.tenants.controls.clear()
         status, body = await server.call("GET", "/v1/offers", Role.TRANSPORTER, "t1")
         assert (status, body["error"]["code"]) == (403, "TENANT_NOT_FOUND")
         assert (await server.call("PUT", "/v1/tenants/new", Role.ADMIN, "root"))[0] == 201
@@ -884,7 +1044,7 @@ class TestPolling:
                 assert (again.status, await again.read(), again.headers["ETag"]) == (304, b"", tag)
         candidate = Candidate(1_000, TransporterId("t1"), VehicleId("v1"), "flatbed")
         accept = Accept(candidate.transporter_id, candidate.vehicle_id, "flatbed", DriverId("d1"))
-        await server.world.store(HAUL, SendWave(1, (candidate,), more=False), accept)
+        await server.world.store(HAUL, SendWave(1, 10_000.0, 500, (candidate,), more=False), accept)
         async with server.http.get(url, headers={**headers, "If-None-Match": tag}) as changed:
             assert (changed.status, list((await changed.json())["data"]["trips"])) == (200, ["b1-1-t"])
             assert changed.headers["ETag"] != tag
@@ -898,7 +1058,9 @@ class TestPolling:
             (Role.TRANSPORTER, "feed:t2"),
             (Role.DRIVER, "feed:u1"),
             (Role.OPERATOR, "broadcast:none"),
-            (Role.ADMIN, "feed:t1"),
+            (Role.ADMIN, "broadcast:none"),
+            (Role.ADMIN, "control:rival"),
+            (Role.TRANSPORTER, "control:acme"),
         ],
     )
     async def test_what_is_not_theirs_is_not_there(self, server: Server, role: Role, topic: str) -> None:

@@ -8,10 +8,23 @@ import pytest
 
 from haulcast.domain.broadcast import Place
 from haulcast.domain.commands import Accept, Cancel, Create, Decline, TruckSpec, UpdateTrip
+from haulcast.domain.control import (
+    Announce,
+    Audience,
+    ControlCommand,
+    PatchSettings,
+    Pause,
+    ReloadSettings,
+    Resume,
+    SwitchMode,
+    settings_view,
+)
 from haulcast.domain.fleet import Transporter, Vehicle
 from haulcast.domain.geo import Point
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TransporterId, TripId, VehicleId
+from haulcast.domain.modes import MODES
 from haulcast.domain.replies import Done, Refusal, Reply
+from haulcast.domain.settings import TenantSettings
 from haulcast.domain.states import TripStatus
 from haulcast.errors import Code, ErrorCode, RequestError
 from haulcast.ports import Kind, RequestKey, Role
@@ -47,6 +60,10 @@ SAMPLES: dict[type[wire.Request], dict[str, Any]] = {
     wire.OfferDecline: {"broadcast_id": "b1"},
     wire.Location: {"vehicle_id": "v1", "lat": 28.6, "lng": 77.2},
     wire.TripUpdate: {"trip_id": "b1-2-t", "status": TripStatus.LOADED},
+    wire.SettingsPatch: {"settings": wire.Settings(wave_interval_s=3.0), "expected_version": 7},
+    wire.ControlSwitchMode: {"mode": "blast"},
+    wire.ControlAnnounce: {"audience": Audience.DRIVER, "text": "Fog", "lifetime_s": 60},
+    wire.ControlDrainNode: {"node": 3},
     wire.AvailabilityPut: {"online": True},
     wire.BroadcastGet: {"broadcast_id": "b1"},
     wire.TopicGet: {"topic": "feed:t1"},
@@ -84,7 +101,7 @@ def test_every_request_has_a_handler_that_takes_it() -> None:
     assert set(HANDLERS) == set(wire.TYPE_OF) - {wire.Hello}
     for struct, (_, handler) in HANDLERS.items():
         taken = inspect.get_annotations(handler, eval_str=True)["request"]
-        assert taken in (struct, wire.Request), handler
+        assert issubclass(struct, taken), handler
 
 
 ALLOWED: Mapping[type[wire.Request], str] = {
@@ -100,12 +117,22 @@ ALLOWED: Mapping[type[wire.Request], str] = {
     wire.TransporterOffline: "t",
     wire.Location: "td",
     wire.TripUpdate: "td",
+    wire.SettingsGet: "oa",
+    wire.SettingsPatch: "oa",
+    wire.ControlPause: "oa",
+    wire.ControlResume: "oa",
+    wire.ControlReloadSettings: "oa",
+    wire.ControlSwitchMode: "oa",
+    wire.ControlAnnounce: "oa",
+    wire.ControlDrainNode: "a",
     wire.AvailabilityPut: "t",
-    wire.BroadcastList: "co",
-    wire.BroadcastGet: "co",
+    wire.BroadcastList: "coa",
+    wire.BroadcastGet: "coa",
     wire.OfferList: "t",
     wire.TopicGet: "ctdoa",
     wire.NodeList: "oa",
+    wire.SettingsHistory: "oa",
+    wire.ControlLog: "oa",
     wire.TransporterPut: "o",
     wire.VehiclePut: "o",
     wire.DriverPut: "o",
@@ -125,6 +152,7 @@ class TestRoles:
         else:
             assert await refused(handlers, Caller(principal(role, "t1")), sample(struct)) is ErrorCode.FORBIDDEN
             assert world.dispatcher.asked == []
+            assert (world.controller.asked, world.controller.drained) == ([], [])
 
 
 class TestCommands:
@@ -176,14 +204,68 @@ class TestCommands:
         assert not world.dispatcher.futures[0].cancelled()
         world.dispatcher.futures[0].set_exception(RequestError(ErrorCode.BUSY))  # and nobody complains of it
 
-    def test_those_whose_answers_are_kept_are_the_ones_that_go_to_actors(self) -> None:
+    def test_those_whose_answers_are_kept_go_to_actors_or_to_all_nodes(self) -> None:
         assert {wire.TYPE_OF[struct] for struct in LOGGED} == {
             "broadcast.create",
             "broadcast.cancel",
             "offer.accept",
             "offer.decline",
             "trip.update",
+            "settings.patch",
+            "control.pause",
+            "control.resume",
+            "control.reload_settings",
+            "control.switch_mode",
+            "control.announce",
+            "control.drain_node",
         }
+
+
+class TestControl:
+    @pytest.mark.parametrize("caller", [OPERATOR, ADMIN])
+    @pytest.mark.parametrize(
+        ("request_", "command", "expected_version"),
+        [
+            (sample(wire.SettingsPatch), PatchSettings({"wave_interval_s": 3.0}), 7),
+            (wire.ControlPause(), Pause(), None),
+            (wire.ControlPause(expected_version=2), Pause(), 2),
+            (wire.ControlResume(), Resume(), None),
+            (wire.ControlReloadSettings(), ReloadSettings(), None),
+            (sample(wire.ControlSwitchMode), SwitchMode("blast"), None),
+            (sample(wire.ControlAnnounce), Announce("b-new", Audience.DRIVER, "Fog", 60), None),
+        ],
+    )
+    async def test_a_command_goes_to_the_tenant_that_the_token_names(
+        self,
+        handlers: Handlers,
+        world: World,
+        caller: Caller,
+        request_: wire.Request,
+        command: ControlCommand,
+        expected_version: int | None,
+    ) -> None:
+        assert await handlers.carry_out(caller, "r1", request_) == world.controller.reply
+        [(tenant, asked, origin, version)] = world.controller.asked
+        assert (tenant, asked, version) == (ACME, command, expected_version)
+        assert origin.key == RequestKey(ACME, caller.principal.role, caller.principal.user_id, "r1")
+
+    async def test_a_setting_that_is_set_to_nothing_is_not_one_that_is_left_out(
+        self, handlers: Handlers, world: World
+    ) -> None:
+        unlimited = wire.Settings(requests_per_s=None)
+        await handlers.carry_out(OPERATOR, "r1", wire.SettingsPatch(settings=unlimited, expected_version=1))
+        assert world.controller.asked[0][1] == PatchSettings({"requests_per_s": None})
+
+    async def test_draining_goes_to_the_node(self, handlers: Handlers, world: World) -> None:
+        await handlers.carry_out(ADMIN, "r1", sample(wire.ControlDrainNode))
+        [(node, origin)] = world.controller.drained
+        assert (node, origin.key.request_id) == (3, "r1")
+
+    async def test_what_is_in_force_is_what_the_journal_says(self, handlers: Handlers, world: World) -> None:
+        reply = await handlers.carry_out(OPERATOR, None, wire.SettingsGet())
+        assert isinstance(reply, Done)
+        assert (reply.data["version"], reply.data["paused"], reply.data["modes"]) == (1, False, [*MODES])
+        assert reply.data["settings"] == reply.data["defaults"] == settings_view(TenantSettings())
 
 
 class TestFingerprint:

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from haulcast.domain.events import Event, WaveSent
-from haulcast.domain.ids import TenantId
+from haulcast.domain.broadcast import WaitingAccept
+from haulcast.domain.events import AcceptsLost, AcceptWaiting, Event, WaveHeld, WaveSent
+from haulcast.domain.ids import DriverId, TenantId, TransporterId, VehicleId
 from haulcast.domain.replies import Done, Refusal
 from haulcast.domain.states import TripStatus
 from haulcast.errors import RequestError
@@ -133,6 +134,56 @@ async def test_only_operators_are_shown_who_was_left_out_of_a_wave(world: World)
     assert [entry["radius_m"] for entry in of_customer[1:]] == [10_000.0, None]
     assert all("left_out" not in entry for entry in of_customer)
     assert "t9" not in repr(of_customer)
+
+
+async def test_only_operators_are_shown_who_waited_and_lost(world: World) -> None:
+    haul = Haul(broadcast_id=another(4).broadcast_id, customer_id=another(4).customer_id)
+    truck = haul.vehicle_type
+    waiting = WaitingAccept(TransporterId("t1"), VehicleId("t1v1"), truck, DriverId("t1d1"), haul.at_ms)
+    for event in (
+        haul.created(),
+        haul.wave("t1"),
+        AcceptWaiting(haul.at_ms, waiting, haul.at_ms + 3_000),
+        AcceptsLost(haul.at_ms, (waiting.vehicle_id,), Refusal.DRIVER_BUSY),
+        WaveHeld(haul.at_ms),
+    ):
+        await land(world.journal, haul.step(event))
+    request = wire.BroadcastGet("b4")
+    of_operator = (await ask(world, caller(Role.OPERATOR, "op1"), request))["timeline"][2:]
+    assert of_operator == [
+        {
+            "seq": 3,
+            "at": haul.at_ms,
+            "event": "accept_waiting",
+            "decided_at": haul.at_ms + 3_000,
+            "transporter_id": "t1",
+            "vehicle_id": "t1v1",
+            "vehicle_type": truck,
+            "driver_id": "t1d1",
+        },
+        {"seq": 4, "at": haul.at_ms, "event": "accepts_lost", "vehicle_ids": ("t1v1",), "code": "DRIVER_BUSY"},
+        {"seq": 5, "at": haul.at_ms, "event": "wave_held"},
+    ]
+    of_customer = (await ask(world, caller(Role.CUSTOMER, "c4"), request))["timeline"][2:]
+    assert of_customer[0] == {
+        "seq": 3,
+        "at": haul.at_ms,
+        "event": "accept_waiting",
+        "decided_at": haul.at_ms + 3_000,
+    }
+    assert of_customer[1] == {"seq": 4, "at": haul.at_ms, "event": "accepts_lost"}
+
+
+async def test_who_waits_sees_it_on_the_offer(world: World) -> None:
+    haul = Haul(broadcast_id=another(4).broadcast_id, customer_id=another(4).customer_id)
+    waiting = WaitingAccept(TransporterId("t1"), VehicleId("t1v1"), haul.vehicle_type, DriverId("t1d1"), haul.at_ms)
+    for event in (haul.created(), haul.wave("t1", "t2"), AcceptWaiting(haul.at_ms, waiting, haul.at_ms + 3_000)):
+        await land(world.journal, haul.step(event))
+    shown = [
+        (await ask(world, caller(Role.TRANSPORTER, each), wire.OfferList()))["offers"]["b4"].get("decided_at")
+        for each in ("t1", "t2")
+    ]
+    assert shown == [haul.at_ms + 3_000, None]
 
 
 async def test_of_a_wave_from_before_this_was_recorded_the_timeline_says_neither(world: World) -> None:

@@ -13,6 +13,7 @@ from haulcast.transport.session import (
     Greet,
     Limits,
     Output,
+    Rate,
     Request,
     SendPing,
     SendPong,
@@ -209,7 +210,7 @@ class TestRate:
 
     @given(st.lists(st.floats(0.0, 3.0), max_size=400))
     def test_never_lets_more_through_than_burst_and_rate(self, steps: list[float]) -> None:
-        bucket = TokenBucket(50.0, 100, 0.0)
+        bucket = TokenBucket(Rate(50.0, 100), 0.0)
         now, times = 0.0, []
         for step in steps:
             now += step / 100
@@ -220,11 +221,27 @@ class TestRate:
                 assert last - first + 1 <= 100 + (times[last] - start) * 50.0 + 1e-6
 
     def test_long_silence_saves_up_no_more_than_a_burst(self) -> None:
-        bucket = TokenBucket(50.0, 100, 0.0)
+        bucket = TokenBucket(Rate(50.0, 100), 0.0)
         assert [bucket.take(3600.0) == 0.0 for _ in range(101)] == [True] * 100 + [False]
 
+    def test_a_rate_that_changes_holds_for_every_bucket_of_it_from_the_next_request_on(self) -> None:
+        rate = Rate(50.0, 100)
+        buckets = [TokenBucket(rate, 0.0), TokenBucket(rate, 0.0)]
+        rate.per_s, rate.burst = 1.0, 2
+        for bucket in buckets:
+            assert [bucket.take(0.0) == 0.0 for _ in range(3)] == [True, True, False]
+            assert bucket.take(1.0) == 0.0
+        rate.per_s, rate.burst = 50.0, 100
+        assert [buckets[0].take(3.0) == 0.0 for _ in range(101)] == [True] * 100 + [False]
+
+    def test_a_session_is_held_to_the_rate_that_it_was_given_last(self) -> None:
+        session = greeted()
+        session.limit(Rate(0.001, 2))
+        told = [codes(session.on_text(text(), 0.0)) for _ in range(3)]
+        assert told == [[], [], [ErrorCode.RATE_LIMITED]]
+
     def test_a_clock_that_stands_still_or_steps_back_gives_no_tokens(self) -> None:
-        bucket = TokenBucket(50.0, 1, 10.0)
+        bucket = TokenBucket(Rate(50.0, 1), 10.0)
         assert bucket.take(10.0) == 0.0
         assert bucket.take(5.0) > 0.0
         assert bucket.take(5.01) > 0.0

@@ -3,17 +3,27 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ERRORS
 from haulcast.transport import outgoing, specs, wire
 from haulcast.transport.handlers import HANDLERS
 from haulcast.transport.http import ROUTES
+from haulcast.transport.outgoing.views import SettingsShown
 
 DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_a_setting_can_be_set_shown_and_stored() -> None:
+    """What a tenant may choose, what a request may say and what an answer shows are the same."""
+    names = [field.name for field in fields(TenantSettings)]
+    assert list(wire.Settings.__struct_fields__) == names
+    assert list(SettingsShown.__struct_fields__) == names
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
@@ -67,7 +77,7 @@ def test_the_command_writes_both_files(tmp_path: Path) -> None:
 def test_asyncapi_has_every_request_with_its_reply_and_every_event() -> None:
     asyncapi = specs.asyncapi()
     assert asyncapi["asyncapi"] == "3.0.0"
-    assert set(asyncapi["operations"]) == {*wire.REQUESTS, "topics"}
+    assert set(asyncapi["operations"]) == {*wire.REQUESTS, "topics", "announcements"}
     messages = asyncapi["components"]["messages"]
     for name, request in wire.REQUESTS.items():
         assert messages[name]["payload"]["properties"]["type"] == {"const": name}
@@ -76,9 +86,12 @@ def test_asyncapi_has_every_request_with_its_reply_and_every_event() -> None:
         assert f"snapshot.{kind}" in messages
         for event in events:
             assert messages[f"event.{kind}.{event}"]["payload"]["properties"]["event"] == {"const": event}
+    announcement = messages["announcement"]["payload"]
+    assert announcement["properties"]["type"] == {"const": "announcement"}
+    assert "topic" not in announcement["properties"]
 
 
-def test_openapi_has_every_route_with_the_parameters_of_its_path() -> None:
+def test_openapi_has_every_route_with_the_parameters_of_its_path_and_query() -> None:
     paths = specs.openapi()["paths"]
     for route in ROUTES:
         operation = paths[route.path][route.method.lower()]
@@ -86,10 +99,24 @@ def test_openapi_has_every_route_with_the_parameters_of_its_path() -> None:
         assert in_path == set(re.findall(r"{(\w+)}", route.path))
         body = operation.get("requestBody", {"content": {"application/json": {"schema": {"properties": {}}}}})
         in_body = set(body["content"]["application/json"]["schema"]["properties"])
-        assert in_path | in_body == set(route.request.__struct_fields__)
-        assert not in_path & in_body
+        in_query = {one["name"] for one in operation["parameters"] if one["in"] == "query"}
+        assert in_path | in_query | in_body == set(route.request.__struct_fields__)
+        assert not in_path & (in_body | in_query)
+        assert not (in_body if route.method == "GET" else in_query)
     ids = [operation["operationId"] for path in paths.values() for operation in path.values()]
     assert len(ids) == len(set(ids))
+
+
+def test_openapi_says_which_commands_may_hold_before_all_nodes_have_answered() -> None:
+    paths = specs.openapi()["paths"]
+    may = {
+        f"{method.upper()} {path}"
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if "202" in operation["responses"]
+    }
+    commands = {f"POST /v1/control/{name.removeprefix('control.')}" for name in wire.REQUESTS if "control." in name}
+    assert may == {"PATCH /v1/settings", *commands}
 
 
 @pytest.mark.parametrize("name", specs.FILES)

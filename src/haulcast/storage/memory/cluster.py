@@ -69,11 +69,13 @@ class MemoryCluster:
         self._store.members[incarnation].until_s = self._until_s(ttl_ms)
         return Standing.HELD
 
-    async def drain(self, incarnation: int) -> None:
+    async def drain(self, incarnation: int, *, not_last: bool = False) -> bool:
         """See `Cluster`."""
         lease = self._store.members.get(incarnation)
-        if lease is not None:
+        others = [one for one in self._store.members if one != incarnation and self._alive(one)]
+        if lease is not None and (not not_last or any(not self._store.members[other].draining for other in others)):
             lease.draining = True
+        return lease is not None and lease.draining
 
     async def leave(self, incarnation: int) -> None:
         """See `Cluster`."""

@@ -6,19 +6,22 @@
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
+from haulcast.domain.control import TenantControl
 from haulcast.domain.events import Event
 from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, CustomerId, DriverId, TenantId, TransporterId, TripId, VehicleId
 from haulcast.domain.rendezvous import heir
-from haulcast.domain.replies import Refusal
+from haulcast.domain.replies import Json, Refusal
 from haulcast.domain.settings import TenantSettings
 from haulcast.ports import (
     Claim,
     Conflict,
+    ControlRecord,
     Duplicate,
     Fenced,
     FleetConflict,
@@ -26,10 +29,12 @@ from haulcast.ports import (
     Outcome,
     Ownership,
     RequestKey,
+    Stale,
     Stored,
     Write,
 )
 from haulcast.storage import documents
+from haulcast.storage.control_rows import read_record, record_columns
 from haulcast.storage.writes import check, next_deadline_at_ms
 
 
@@ -60,7 +65,9 @@ class MemoryJournal:
     def __init__(self) -> None:
         self._incarnation = 0
         self._lost: set[int] = set()
-        self._tenants: dict[TenantId, TenantSettings] = {}
+        self._tenants: dict[TenantId, TenantControl] = {}
+        self._control_log: defaultdict[TenantId, list[ControlRecord]] = defaultdict(list)  # record n has number n + 1
+        self._recorded: dict[RequestKey, int] = {}  # has the number of every record
         self._transporters: dict[tuple[TenantId, TransporterId], Transporter] = {}
         self._vehicles: dict[tuple[TenantId, VehicleId], Vehicle] = {}
         self._drivers: dict[tuple[TenantId, DriverId], Driver] = {}
@@ -280,7 +287,7 @@ class MemoryJournal:
     async def engaged_vehicles(self) -> list[tuple[TenantId, VehicleId]]:
         return sorted(self._vehicle_trips)
 
-    # --- Fleet, tenants, request log ---------------------------------------------------------------------------------
+    # --- Fleet, tenants ----------------------------------------------------------------------------------------------
 
     async def put_fleet(self, tenant_id: TenantId, items: Sequence[FleetItem]) -> None:
         known = {transporter for tenant, transporter in self._transporters if tenant == tenant_id}
@@ -317,11 +324,54 @@ class MemoryJournal:
     async def create_tenant(self, tenant_id: TenantId, settings: TenantSettings) -> bool:
         if tenant_id in self._tenants:
             return False
-        self._tenants[tenant_id] = settings
+        self._tenants[tenant_id] = TenantControl(settings)
         return True
 
-    async def read_tenant(self, tenant_id: TenantId) -> TenantSettings | None:
+    async def read_tenant(self, tenant_id: TenantId) -> TenantControl | None:
         return self._tenants.get(tenant_id)
+
+    # --- What operators do -------------------------------------------------------------------------------------------
+
+    async def control_versions(self, tenant_ids: Collection[TenantId]) -> dict[TenantId, int]:
+        return {tenant_id: found.version for tenant_id in tenant_ids if (found := self._tenants.get(tenant_id))}
+
+    async def record_control(self, record: ControlRecord, after: TenantControl | None) -> ControlRecord | Stale:
+        tenant_id = record.by.tenant_id
+        log = self._control_log[tenant_id]
+        if (number := self._recorded.get(record.by)) is not None:
+            return log[number - 1]
+        # As every other journal would read it back.
+        recorded = read_record(len(log) + 1, record_columns(record))
+        if after is not None:
+            found = self._tenants.get(tenant_id)
+            if found is None or found.version != after.version - 1:
+                return Stale()
+            self._tenants[tenant_id] = after
+        log.append(recorded)
+        self._recorded[record.by] = recorded.number
+        return recorded
+
+    async def read_control(self, key: RequestKey) -> ControlRecord | None:
+        number = self._recorded.get(key)
+        return None if number is None else self._control_log[key.tenant_id][number - 1]
+
+    async def finish_control(self, tenant_id: TenantId, number: int, outcome: Mapping[str, Json]) -> None:
+        log = self._control_log[tenant_id]
+        if 1 <= number <= len(log) and log[number - 1].outcome is None:
+            finished = replace(log[number - 1], outcome=outcome)
+            log[number - 1] = read_record(number, record_columns(finished))
+
+    async def read_control_log(
+        self, tenant_id: TenantId, *, before: int | None, limit: int, commands: Collection[str] | None = None
+    ) -> list[ControlRecord]:
+        wanted = (
+            record
+            for record in reversed(self._control_log[tenant_id])
+            if (before is None or record.number < before) and (commands is None or record.command in commands)
+        )
+        return list(islice(wanted, limit))
+
+    # --- Request log -------------------------------------------------------------------------------------------------
 
     async def purge_requests(self, before_ms: int) -> int:
         old = [key for key, logged in self._log.items() if logged.at_ms < before_ms]

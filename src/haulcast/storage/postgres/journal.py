@@ -7,20 +7,21 @@
 3. Every answer of this journal is that of statements that the server has committed by itself; nothing is cached here.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Self, TypeVar
 
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
+from haulcast.domain.control import TenantControl
 from haulcast.domain.events import Event
 from haulcast.domain.fleet import Driver, FleetItem, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
+from haulcast.domain.replies import Json
 from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ConfigError, JournalUnavailable
-from haulcast.ports import Claim, Outcome, Ownership, Stored, Write
-from haulcast.storage import documents
+from haulcast.ports import Claim, ControlRecord, Outcome, Ownership, RequestKey, Stale, Stored, Write
 from haulcast.storage.writes import check
 
-from . import commit, fleet, ownership, queries, reads
+from . import commit, control, fleet, ownership, queries, reads
 from .connections import NODE_ROLE, TENANT_ROLE, Database, Limits, Link, Pool
 from .migrate import bring_up_to_date
 
@@ -102,6 +103,9 @@ class PostgresJournal:
     async def engaged_vehicles(self) -> list[tuple[TenantId, VehicleId]]:
         return await self._node.run(reads.engaged_vehicles)
 
+    async def control_versions(self, tenant_ids: Collection[TenantId]) -> dict[TenantId, int]:
+        return await self._node.run(lambda link: control.control_versions(link, tenant_ids))
+
     async def purge_requests(self, before_ms: int) -> int:
         async def some(link: Link) -> int:
             (row,) = await link.fetch(queries.PURGE_REQUESTS, before_ms, PURGED_AT_ONCE)
@@ -166,11 +170,26 @@ class PostgresJournal:
         return await self._for(tenant_id, lambda link: reads.read_fleet(link, tenant_id, transporter_id))
 
     async def create_tenant(self, tenant_id: TenantId, settings: TenantSettings) -> bool:
-        document = documents.write_settings(settings)
-        return bool(await self._for(tenant_id, lambda link: link.fetch(queries.CREATE_TENANT, tenant_id, document)))
+        return await self._for(tenant_id, lambda link: control.create_tenant(link, tenant_id, settings))
 
-    async def read_tenant(self, tenant_id: TenantId) -> TenantSettings | None:
-        return await self._for(tenant_id, lambda link: reads.read_tenant(link, tenant_id))
+    async def read_tenant(self, tenant_id: TenantId) -> TenantControl | None:
+        return await self._for(tenant_id, lambda link: control.read_tenant(link, tenant_id))
+
+    async def record_control(self, record: ControlRecord, after: TenantControl | None) -> ControlRecord | Stale:
+        return await self._for(record.by.tenant_id, lambda link: control.record_control(link, record, after))
+
+    async def read_control(self, key: RequestKey) -> ControlRecord | None:
+        return await self._for(key.tenant_id, lambda link: control.read_control_record(link, key))
+
+    async def finish_control(self, tenant_id: TenantId, number: int, outcome: Mapping[str, Json]) -> None:
+        await self._for(tenant_id, lambda link: control.finish_control(link, tenant_id, number, outcome))
+
+    async def read_control_log(
+        self, tenant_id: TenantId, *, before: int | None, limit: int, commands: Collection[str] | None = None
+    ) -> list[ControlRecord]:
+        return await self._for(
+            tenant_id, lambda link: control.read_control_log(link, tenant_id, before, limit, commands)
+        )
 
     async def _for(self, tenant_id: TenantId, job: Callable[[Link], Awaitable[T]]) -> T:
         return await self._requests.run(job, tenant_id)

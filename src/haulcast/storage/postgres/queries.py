@@ -111,6 +111,9 @@ OWNED = "SELECT tenant_id, broadcast_id, epoch FROM broadcasts WHERE next_deadli
 
 ENGAGED_VEHICLES = "SELECT tenant_id, vehicle_id FROM assignments WHERE active ORDER BY tenant_id, vehicle_id"
 
+# tenants: an array
+CONTROL_VERSIONS = "SELECT tenant_id, control_version FROM tenants WHERE tenant_id = ANY ($1::TEXT[])"
+
 # before, limit. Some of them, so that a commit never waits long; the oldest first, by the index.
 PURGE_REQUESTS = """
 WITH purged AS (
@@ -266,8 +269,70 @@ SELECT true, driver_id, name FROM drivers WHERE tenant_id = $1 AND transporter_i
 ORDER BY is_driver, id
 """
 
-# tenant, settings
-CREATE_TENANT = "INSERT INTO tenants (tenant_id, settings) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING tenant_id"
+# tenant, settings, mode
+CREATE_TENANT = """
+INSERT INTO tenants (tenant_id, settings, mode)
+VALUES ($1, $2, $3)
+ON CONFLICT DO NOTHING
+RETURNING tenant_id
+"""
 
 # tenant
-TENANT = "SELECT settings FROM tenants WHERE tenant_id = $1"
+TENANT = "SELECT settings, paused, control_version, announcements FROM tenants WHERE tenant_id = $1"
+
+# --- What operators do -----------------------------------------------------------------------------------------------
+
+# tenant, the version to come
+SETTINGS_TO_REPLACE = "SELECT settings FROM tenants WHERE tenant_id = $1 AND control_version = $2::BIGINT - 1"
+
+# $1 to $11: the columns of `RecordColumns`. $12 to $16: those of `TenantColumns`, all NULL for a command that is not to
+# a tenant. The row that was recorded under the key, before or now; none if nothing was written.
+# 1. What was recorded before the statement began is seen by all its parts, and then they write nothing.
+# 2. The tenant's row is locked by its update, which compares the version with that of the locked row. Whoever else is
+#    at the same version waits, and then finds that it has been raised.
+# 3. The number is that of the snapshot and may be taken by now, as may the key. Then the statement is taken back by the
+#    unique index, the update of the tenant included.
+RECORD_CONTROL = """
+WITH earlier AS MATERIALIZED (
+    SELECT *
+    FROM control_log
+    WHERE tenant_id = $1 AND role = $2 AND user_id = $3 AND request_id = $4
+),
+moved AS (
+    UPDATE tenants
+    SET settings = $12, paused = $13, mode = $14, control_version = $15, announcements = $16
+    WHERE tenant_id = $1 AND control_version = $15::BIGINT - 1 AND NOT EXISTS (SELECT FROM earlier)
+    RETURNING tenant_id
+),
+recorded AS (
+    INSERT INTO control_log (
+        number, tenant_id, role, user_id, request_id, fingerprint, command, data, at_ms, version, changes, outcome
+    )
+    SELECT
+        1 + coalesce((SELECT max(number) FROM control_log WHERE tenant_id = $1), 0),
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+    WHERE NOT EXISTS (SELECT FROM earlier) AND ($15::BIGINT IS NULL OR EXISTS (SELECT FROM moved))
+    RETURNING *
+)
+SELECT number, tenant_id, role, user_id, request_id, fingerprint, command, data, at_ms, version, changes, outcome
+FROM (SELECT * FROM earlier UNION ALL SELECT * FROM recorded) AS known
+"""
+
+# tenant, role, user, request
+CONTROL_RECORD = """
+SELECT number, tenant_id, role, user_id, request_id, fingerprint, command, data, at_ms, version, changes, outcome
+FROM control_log
+WHERE tenant_id = $1 AND role = $2 AND user_id = $3 AND request_id = $4
+"""
+
+# tenant, number, outcome
+FINISH_CONTROL = "UPDATE control_log SET outcome = $3 WHERE tenant_id = $1 AND number = $2 AND outcome IS NULL"
+
+# tenant, before, limit, commands: an array, or NULL for all
+CONTROL_LOG = """
+SELECT number, tenant_id, role, user_id, request_id, fingerprint, command, data, at_ms, version, changes, outcome
+FROM control_log
+WHERE tenant_id = $1 AND number < $2 AND ($4::TEXT[] IS NULL OR command = ANY ($4::TEXT[]))
+ORDER BY number DESC
+LIMIT $3
+"""

@@ -12,7 +12,6 @@ from haulcast.domain.broadcast import Broadcast, Offer, Trip
 from haulcast.domain.events import Event
 from haulcast.domain.fleet import Driver, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, TripId, VehicleId
-from haulcast.domain.settings import TenantSettings
 from haulcast.ports import Ownership, Stored
 from haulcast.storage import documents
 
@@ -98,11 +97,6 @@ async def read_fleet(
         [Vehicle(id_, transporter_id, more) for is_driver, id_, more in rows if not is_driver],
         [Driver(id_, transporter_id, more) for is_driver, id_, more in rows if is_driver],
     )
-
-
-async def read_tenant(link: Link, tenant_id: TenantId) -> TenantSettings | None:
-    rows = await link.fetch(queries.TENANT, tenant_id)
-    return documents.read_settings(rows[0]["settings"]) if rows else None
 
 
 async def with_offers(link: Link, rows: Sequence[asyncpg.Record], *, all_or_none: bool) -> list[Stored]:

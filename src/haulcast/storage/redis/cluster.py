@@ -61,9 +61,10 @@ class RedisCluster:
         [standing] = await self._client.run(_RENEW(keys, self._now(), incarnation, ttl_ms, DAY_MS))
         return Standing(standing.decode())
 
-    async def drain(self, incarnation: int) -> None:
+    async def drain(self, incarnation: int, *, not_last: bool = False) -> bool:
         """See `Cluster`."""
-        await self._client.run(_DRAIN([LEASES(), DRAINING()], incarnation, DAY_MS))
+        call = _DRAIN([LEASES(), DRAINING()], self._now(), incarnation, DAY_MS, int(not_last))
+        return bool((await self._client.run(call))[0])
 
     async def leave(self, incarnation: int) -> None:
         """See `Cluster`."""

@@ -7,21 +7,22 @@
 """
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 from haulcast.domain.broadcast import Broadcast, Offer, Trip
+from haulcast.domain.control import TenantControl
 from haulcast.domain.events import Event
 from haulcast.domain.fleet import Driver, FleetItem, Transporter, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, VehicleId
+from haulcast.domain.replies import Json
 from haulcast.domain.settings import TenantSettings
 from haulcast.errors import ConfigError
-from haulcast.ports import Claim, FleetConflict, Outcome, Ownership, Stored, Write
-from haulcast.storage import documents
+from haulcast.ports import Claim, ControlRecord, FleetConflict, Outcome, Ownership, RequestKey, Stale, Stored, Write
 
-from . import commit, ownership, queries, reads
+from . import commit, control, ownership, queries, reads
 from .database import ConnectionThread, LockFile, connect, transaction
 from .migrate import bring_up_to_date
 
@@ -164,16 +165,29 @@ class SqliteJournal:
         return await self._reader.run(lambda connection: reads.read_fleet(connection, tenant_id, transporter_id))
 
     async def create_tenant(self, tenant_id: TenantId, settings: TenantSettings) -> bool:
-        row = {"tenant_id": tenant_id, "settings": documents.write_settings(settings)}
+        return await self._writer.run(lambda connection: control.create_tenant(connection, tenant_id, settings))
 
-        def job(connection: sqlite3.Connection) -> bool:
-            with transaction(connection):
-                return connection.execute(queries.CREATE_TENANT, row).rowcount == 1
+    async def read_tenant(self, tenant_id: TenantId) -> TenantControl | None:
+        return await self._reader.run(lambda connection: control.read_tenant(connection, tenant_id))
 
-        return await self._writer.run(job)
+    async def control_versions(self, tenant_ids: Collection[TenantId]) -> dict[TenantId, int]:
+        return await self._reader.run(lambda connection: control.control_versions(connection, tenant_ids))
 
-    async def read_tenant(self, tenant_id: TenantId) -> TenantSettings | None:
-        return await self._reader.run(lambda connection: reads.read_tenant(connection, tenant_id))
+    async def record_control(self, record: ControlRecord, after: TenantControl | None) -> ControlRecord | Stale:
+        return await self._writer.run(lambda connection: control.record_control(connection, record, after))
+
+    async def read_control(self, key: RequestKey) -> ControlRecord | None:
+        return await self._reader.run(lambda connection: control.read_control_record(connection, key))
+
+    async def finish_control(self, tenant_id: TenantId, number: int, outcome: Mapping[str, Json]) -> None:
+        await self._writer.run(lambda connection: control.finish_control(connection, tenant_id, number, outcome))
+
+    async def read_control_log(
+        self, tenant_id: TenantId, *, before: int | None, limit: int, commands: Collection[str] | None = None
+    ) -> list[ControlRecord]:
+        return await self._reader.run(
+            lambda connection: control.read_control_log(connection, tenant_id, before, limit, commands)
+        )
 
     async def purge_requests(self, before_ms: int) -> int:
         parameters = {"before_ms": before_ms, "limit": PURGED_AT_ONCE}

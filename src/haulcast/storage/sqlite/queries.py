@@ -337,13 +337,13 @@ ORDER BY is_driver, id
 """
 
 CREATE_TENANT = """
-INSERT INTO tenants (tenant_id, settings)
-VALUES (:tenant_id, :settings)
+INSERT INTO tenants (tenant_id, settings, mode)
+VALUES (:tenant_id, :settings, :mode)
 ON CONFLICT DO NOTHING
 """
 
 TENANT = """
-SELECT settings
+SELECT settings, paused, control_version, announcements
 FROM tenants
 WHERE tenant_id = :tenant_id
 """
@@ -357,4 +357,55 @@ WHERE (tenant_id, role, user_id, request_id) IN (
     WHERE at_ms < :before_ms
     LIMIT :limit
 )
+"""
+
+# --- What operators do -----------------------------------------------------------------------------------------------
+
+# :tenant_ids is a JSON array.
+CONTROL_VERSIONS = """
+SELECT tenant_id, control_version
+FROM tenants
+WHERE tenant_id IN (SELECT value FROM json_each(:tenant_ids))
+"""
+
+# The version was compared in the same transaction.
+PUT_CONTROL = """
+UPDATE tenants
+SET settings = :settings, paused = :paused, mode = :mode, control_version = :control_version,
+    announcements = :announcements
+WHERE tenant_id = :tenant_id
+"""
+
+# That a number is positive is what the index wants to hear.
+RECORD_CONTROL = """
+INSERT INTO control_log (
+    number, tenant_id, role, user_id, request_id, fingerprint, command, data, at_ms, version, changes, outcome
+)
+VALUES (
+    1 + coalesce((SELECT max(number) FROM control_log WHERE tenant_id = :tenant_id AND number > 0), 0),
+    :tenant_id, :role, :user_id, :request_id, :fingerprint, :command, :data, :at_ms, :version, :changes, :outcome
+)
+"""
+
+# What was recorded under a key.
+CONTROL_RECORD = """
+SELECT number, tenant_id, role, user_id, request_id, fingerprint, command, data, at_ms, version, changes, outcome
+FROM control_log
+WHERE tenant_id = :tenant_id AND role = :role AND user_id = :user_id AND request_id = :request_id
+"""
+
+FINISH_CONTROL = """
+UPDATE control_log
+SET outcome = :outcome
+WHERE tenant_id = :tenant_id AND number = :number AND outcome IS NULL
+"""
+
+# :commands is a JSON array, or NULL for all.
+CONTROL_LOG = """
+SELECT number, tenant_id, role, user_id, request_id, fingerprint, command, data, at_ms, version, changes, outcome
+FROM control_log
+WHERE tenant_id = :tenant_id AND number < :before
+    AND (:commands IS NULL OR command IN (SELECT value FROM json_each(:commands)))
+ORDER BY number DESC
+LIMIT :limit
 """

@@ -8,7 +8,6 @@ from haulcast.domain.broadcast import Broadcast, Offer, Trip
 from haulcast.domain.events import Event
 from haulcast.domain.fleet import Driver, Vehicle
 from haulcast.domain.ids import BroadcastId, DriverId, TenantId, TransporterId, TripId, VehicleId
-from haulcast.domain.settings import TenantSettings
 from haulcast.ports import Claim, Ownership, Stored
 from haulcast.storage import documents
 
@@ -115,11 +114,6 @@ def read_fleet(
         [Vehicle(id_, transporter_id, more) for is_driver, id_, more in rows if not is_driver],
         [Driver(id_, transporter_id, more) for is_driver, id_, more in rows if is_driver],
     )
-
-
-def read_tenant(connection: sqlite3.Connection, tenant_id: TenantId) -> TenantSettings | None:
-    row = connection.execute(queries.TENANT, {"tenant_id": tenant_id}).fetchone()
-    return None if row is None else documents.read_settings(row[0])
 
 
 def _offer(

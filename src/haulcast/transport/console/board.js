@@ -14,36 +14,10 @@
  */
 
 import { view as checkView } from './check.js';
+import { keysOf, put } from './json.js';
 
 /** @param {Version} one @param {Version} other */
 export const compare = (one, other) => one[0] - other[0] || one[1] - other[1];
-
-/** The keys of a JSON Pointer (RFC 6901). @param {string} pointer */
-export function keysOf(pointer) {
-  if (pointer === '') return [];
-  if (!pointer.startsWith('/')) throw new Error(`${pointer}: not a JSON Pointer`);
-  return pointer
-    .slice(1)
-    .split('/')
-    .map((key) => key.replaceAll('~1', '/').replaceAll('~0', '~'));
-}
-
-/**
- * Put a value at a place within an object, or remove it (`undefined`). All objects on the way must exist.
- * @param {any} target @param {string[]} keys @param {unknown} value
- */
-function put(target, keys, value) {
-  let inner = target;
-  const last = keys[keys.length - 1];
-  for (const key of keys.slice(0, -1)) {
-    if (!Object.hasOwn(inner, key)) throw new Error(`${key}: there is no such place`);
-    inner = inner[key];
-    if (typeof inner !== 'object' || inner === null || Array.isArray(inner)) throw new Error(`${key}: not an object`);
-  }
-  if (last === '__proto__') throw new Error('a key that cannot be');
-  if (value === undefined) delete inner[last];
-  else inner[last] = value;
-}
 
 export class Board {
   constructor() {
@@ -61,9 +35,9 @@ export class Board {
 
   /**
    * Replace everything.
-   * @param {Record<string, View>} views @param {Version | null} version
+   * @param {{broadcasts: Record<string, View>}} content @param {Version | null} version
    */
-  takeSnapshot(views, version) {
+  takeSnapshot({ broadcasts: views }, version) {
     const before = this.broadcasts;
     this.broadcasts = new Map(Object.entries(views));
     for (const id of before.keys()) if (!this.broadcasts.has(id)) this.changed.add(id);

@@ -1,11 +1,8 @@
 /**
- * Checks of everything that comes from outside, before anything uses it.
+ * Checks of everything that comes from outside, before anything uses it (`shape.js` says how). Whoever finds a message
+ * wrong drops all of it.
  *
- * 1. A check takes a value and says what is wrong with it, as text with the path, or `null` if nothing is.
- * 2. Fields that are not known are let pass: servers may add some. Known ones must have their shape and type.
- * 3. Whoever finds a message wrong drops all of it. Nothing here repairs anything.
- *
- * @typedef {(value: unknown, at: string) => string | null} Check
+ * @typedef {import('./shape.js').Check} Check
  * @typedef {{lat: number, lng: number, address: string}} Place
  * @typedef {{request_id: string, vehicle_type: string, status: string}} TruckRequest
  * @typedef {{trip_id: string, request_id: string, status: string, transporter_id: string, vehicle_id: string,
@@ -18,88 +15,32 @@
  *   drop: Place, note: string, created_at: number, expires_at: number, ended_at: number | null, wave: number,
  *   notified: number, remaining_requests: number, requests: Record<string, TruckRequest>,
  *   trips: Record<string, Trip>, route?: Route | null}} View
+ * @typedef {{announcement_id: string, audience: string, text: string, at: number, expires_at: number}} Announcement
+ * @typedef {{version: number, paused: boolean, settings: Record<string, unknown>, modes: string[],
+ *   announcements: Record<string, Announcement>, nodes: Record<string, {node: number, version: number}>}} ControlView
+ * @typedef {{node: number, status: string, after_ms?: number}} Follow  how a node has answered a command
+ * @typedef {{complete: boolean, nodes: Follow[]}} Outcome
+ * @typedef {Record<string, {from: unknown, to: unknown}>} Changes
+ * @typedef {Outcome & {command: string, number: number, version?: number, changes?: Changes}} Controlled
+ * @typedef {{number: number, at: number, by: {role: string, user: string}, command: string, data: Record<string, unknown>,
+ *   version: number | null, changes: Changes, outcome: Outcome | null}} LogEntry
  * @typedef {[number, number]} Version
  */
+
+import { any, between, count, flag, isObject, listOf, mapOf, nullable, number, oneOf, optional, struct, text, whole } from './shape.js';
 
 const STATUSES = ['searching', 'partially_filled', 'fully_filled', 'cancelled', 'expired'];
 const TRUCK_STATUSES = ['searching', 'assigned', 'cancelled', 'expired'];
 const TRIP_STATUSES = ['assigned', 'en_route', 'at_pickup', 'loaded', 'delivered', 'cancelled'];
 
-/** @param {unknown} value @returns {value is Record<string, unknown>} */
-export const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
-
 /** @type {Check} */
-export const text = (value, at) => (typeof value === 'string' ? null : `${at}: expected text`);
-
-/** @type {Check} */
-export const number = (value, at) => (Number.isFinite(value) ? null : `${at}: expected a number`);
-
-/** @type {Check} */
-export const whole = (value, at) => (Number.isSafeInteger(value) ? null : `${at}: expected a whole number`);
-
-/** @type {Check} */
-export const count = (value, at) =>
-  Number.isSafeInteger(value) && /** @type {number} */ (value) >= 0 ? null : `${at}: expected a count`;
-
-/** @type {Check} */
-export const flag = (value, at) => (typeof value === 'boolean' ? null : `${at}: expected true or false`);
-
-/** @param {number} low @param {number} high @returns {Check} */
-export const between = (low, high) => (value, at) =>
-  Number.isFinite(value) && /** @type {number} */ (value) >= low && /** @type {number} */ (value) <= high
-    ? null
-    : `${at}: expected ${low} to ${high}`;
-
-/** @param {string[]} allowed @returns {Check} */
-export const oneOf = (allowed) => (value, at) =>
-  allowed.includes(/** @type {string} */ (value)) ? null : `${at}: expected one of ${allowed.join(', ')}`;
-
-/** @param {Check} check @returns {Check} */
-export const nullable = (check) => (value, at) => (value === null ? null : check(value, at));
-
-/** @param {Check} check @returns {Check} */
-export const optional = (check) => (value, at) => (value === undefined || value === null ? null : check(value, at));
-
-/** @param {Check} check @returns {Check} */
-export const listOf = (check) => (value, at) => {
-  if (!Array.isArray(value)) return `${at}: expected a list`;
-  for (let index = 0; index < value.length; index += 1) {
-    const wrong = check(value[index], `${at}[${index}]`);
-    if (wrong) return wrong;
-  }
-  return null;
-};
-
-/** @param {Check} check @returns {Check} */
-export const mapOf = (check) => (value, at) => {
-  if (!isObject(value)) return `${at}: expected an object`;
-  for (const key of Object.keys(value)) {
-    if (key === '__proto__') return `${at}: a key that cannot be`;
-    const wrong = check(value[key], `${at}.${key}`);
-    if (wrong) return wrong;
-  }
-  return null;
-};
-
-/** @param {Record<string, Check>} fields @returns {Check} */
-export const struct = (fields) => {
-  const names = Object.keys(fields);
-  return (value, at) => {
-    if (!isObject(value)) return `${at}: expected an object`;
-    for (const name of names) {
-      const wrong = fields[name](value[name], `${at}.${name}`);
-      if (wrong) return wrong;
-    }
-    return null;
-  };
-};
-
-/** @type {Check} */
-export const version = (value, at) =>
+const version = (value, at) =>
   Array.isArray(value) && value.length === 2 && value.every(Number.isSafeInteger)
     ? null
     : `${at}: expected two whole numbers`;
 
+/** What a date can be. */
+const time = between(0, 8.64e15);
 const lat = between(-90, 90);
 const lng = between(-180, 180);
 const place = struct({ lat, lng, address: text });
@@ -174,8 +115,18 @@ const entry = struct({
 /** The answer of `GET /v1/broadcasts/{id}`. */
 export const detail = struct({ ...VIEW, timeline: listOf(entry) });
 
-/** The answer of `GET /v1/topics/board:{tenant}`. */
-export const polled = struct({ topic: text, server_time: whole, data: board });
+/** What a topic shows, if it is `control:{tenant}`. */
+export const control = struct({
+  version: count,
+  paused: flag,
+  settings: mapOf(any),
+  modes: listOf(text),
+  announcements: mapOf(struct({ announcement_id: text, audience: text, text, at: time, expires_at: time })),
+  nodes: mapOf(struct({ node: whole, version: count })),
+});
+
+/** The answer of `GET /v1/topics/{topic}`, by what the topic shows. @param {Check} data */
+export const polled = (data) => struct({ topic: text, server_time: whole, data });
 
 const node = struct({ node: whole, answered: flag });
 const nodeThatAnswered = struct({
@@ -192,6 +143,38 @@ export const nodes = struct({
   nodes: listOf((value, at) => node(value, at) ?? (/** @type {any} */ (value).answered ? nodeThatAnswered(value, at) : null)),
 });
 
+const outcome = struct({
+  complete: flag,
+  nodes: listOf(struct({ node: whole, status: text, after_ms: optional(number) })),
+});
+const changes = mapOf((value, at) => (isObject(value) && 'from' in value && 'to' in value ? null : `${at}: expected a change`));
+
+/** @param {Record<string, Check>} fields @returns {Check} an outcome, and these */
+const withOutcome = (fields) => (value, at) => outcome(value, at) ?? struct(fields)(value, at);
+
+/** The answer to a command. */
+export const controlled = withOutcome({ command: text, number: count, version: optional(count), changes: optional(changes) });
+
+/** The answer of `GET /v1/settings`. */
+export const settings = struct({ version: count, paused: flag, settings: mapOf(any), defaults: mapOf(any), modes: listOf(text) });
+
+/** The answer of `GET /v1/control` and of `GET /v1/settings/history`. */
+export const log = struct({
+  entries: listOf(
+    struct({
+      number: count,
+      at: time,
+      by: struct({ role: text, user: text }),
+      command: text,
+      data: mapOf(any),
+      version: nullable(count),
+      changes,
+      outcome: nullable(outcome),
+    }),
+  ),
+  next: nullable(count),
+});
+
 /** `config.json` of this page. */
 export const config = struct({ version: text, tiles: nullable(struct({ url: text, attribution: text })) });
 
@@ -205,11 +188,21 @@ export const greeting = struct({
   resumed: listOf(text),
 });
 
-const failure = struct({ code: text, message: text, retry: flag });
-const reply = struct({ ok: flag, data: optional(mapOf(() => null)), error: optional(failure) });
-const patch = struct({ set: optional(mapOf(() => null)), del: optional(listOf(text)) });
-const snapshotFrame = struct({ topic: text, version, server_time: whole, data: board });
+const failure = struct({ code: text, message: text, retry: flag, data: optional(mapOf(any)) });
+
+/** The answer of a REST call that was refused. */
+export const refused = struct({ error: failure });
+
+const reply = struct({ ok: flag, data: optional(mapOf(any)), error: optional(failure) });
+const patch = struct({ set: optional(mapOf(any)), del: optional(listOf(text)) });
+const snapshotFrame = struct({ topic: text, version, server_time: whole, data: mapOf(any) });
 const deltaFrame = struct({ topic: text, from: version, version, server_time: whole, data: patch });
+
+/** What is wrong with what a topic shows; of topics that are not known: nothing. @param {{topic: string, data: unknown}} frame */
+function shown({ topic, data }) {
+  if (topic.startsWith('board:')) return board(data, 'snapshot.data');
+  return topic.startsWith('control:') ? control(data, 'snapshot.data') : null;
+}
 
 /**
  * What is wrong with a frame from the socket. Frames of kinds that are not known are fine, and nobody's business.
@@ -219,7 +212,7 @@ const deltaFrame = struct({ topic: text, from: version, version, server_time: wh
 export function frame(value) {
   if (!isObject(value)) return 'frame: expected an object';
   if ('re' in value) return reply(value, 'reply');
-  if (value.type === 'snapshot') return snapshotFrame(value, 'snapshot');
+  if (value.type === 'snapshot') return snapshotFrame(value, 'snapshot') ?? shown(/** @type {any} */ (value));
   if (value.type === 'delta') return deltaFrame(value, 'delta');
   return text(value.type, 'frame.type');
 }

@@ -45,6 +45,11 @@ const wallClock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2
 /** `14:03:21`, in the viewer's time zone. @param {number} at milliseconds since 1970 */
 export const clockTime = (at) => wallClock.format(at);
 
+const wallDate = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit' });
+
+/** `22 Nov, 14:03:21`, in the viewer's time zone. @param {number} at milliseconds since 1970 */
+export const dateTime = (at) => wallDate.format(at);
+
 /** What is left until something: `0:42`, `4:59`, `1 h 05`. Never below zero. @param {number} ms */
 export function countdown(ms) {
   const seconds = Math.max(0, Math.ceil(ms / 1000));

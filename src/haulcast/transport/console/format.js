@@ -21,6 +21,7 @@ export const STATUS = {
 export const END_REASON = {
   filled: 'all trucks found',
   customer_cancelled: 'cancelled by the customer',
+  replaced: 'replaced by another one',
   no_vehicles_available: 'time ran out, nobody came',
   expired: 'time ran out, some found',
 };

@@ -1,13 +1,14 @@
 /**
- * Keeps the board in step with the server, by whatever way there is.
+ * Keeps the board, and what is in force, in step with the server, by whatever way there is.
  *
- * 1. The way is a WebSocket: hello with the version held, then a snapshot, or the deltas since. A delta that does not
- *    fit, and any frame that is not what it should be, is dropped, and a snapshot is asked for.
+ * 1. The way is a WebSocket: hello with the versions held, then snapshots, or the deltas since (`follower.js`). A frame
+ *    that is not what it should be is dropped, and snapshots are asked for.
  * 2. When a socket ends, its close code says whether and when to come back (`closing.js`).
- * 3. After two tries in a row without a reply to hello, or if no socket may be opened any more, the board is polled every
+ * 3. After two tries in a row without a reply to hello, or if no socket may be opened any more, both are polled every
  *    5 s, while sockets are still tried now and then. A socket that has the board ends the polling.
  * 4. After a sleep of the machine, or when the network comes back, nothing is believed: a fresh snapshot is asked for.
- * 5. `state` is what the viewer is told: `live`, `polling`, `connecting` (a matter of seconds), or `stale`.
+ * 5. `state` is what the viewer is told: `live`, `polling`, `connecting` (a matter of seconds), or `stale`. The
+ *    board decides; `controlled` says whether what is in force is known as well as the board is.
  *
  * @typedef {'live' | 'polling' | 'connecting' | 'stale'} State
  * @typedef {{frames: number, dropped: number, resyncs: number, connects: number, lastBad: string}} Counts
@@ -15,52 +16,80 @@
  */
 
 import { address } from './api.js';
+import { board as checkBoard, control as checkControl } from './check.js';
 import { ruleOf } from './closing.js';
+import { Follower } from './follower.js';
 import { Polling } from './polling.js';
 import { Socket } from './socket.js';
 
 const TRIES_BEFORE_POLLING = 2;
 const CONNECTING_FOR_MS = 8_000;
-const DOUBTED_FOR_MS = 3_000;
-const SYNCED_WITHIN_MS = 6_000;
 const STEADY_MS = 5_000;
 const TICK_MS = 1_000;
 const ASLEEP_MS = 10_000;
 const AWAKE_WITHIN_MS = 4_000;
-const RESYNC_LONGEST_MS = 30_000;
+/** Who may see the board. */
+export const ROLES = ['operator', 'admin'];
 
 export class Link {
   /** @type {State} */ state = 'connecting';
   /** Why no socket is tried any more; empty if they are. */ why = '';
   /** When what is shown was last known to be so, by this machine's clock; 0: never. */ trueAt = 0;
   /** @type {Counts} */ counts = { frames: 0, dropped: 0, resyncs: 0, connects: 0, lastBad: '' };
-  #session; #board; #clock; #api; #listener; #topic; #polling;
+  #session; #clock; #api; #listener; #board; #control; #polling; #controlPolling;
   /** @type {Socket | null} */ #socket = null;
-  #synced = false;
   #greetedAt = 0;
-  #doubtedAt = -Infinity;
   #failures = 0;
   #lostAt = performance.now();
-  #resyncWait = 0;
-  #resyncAt = 0;
   #over = false;
   #tickAt = Date.now();
   #hiddenAt = 0;
-  /** @type {Record<string, ReturnType<typeof setTimeout> | undefined>} */ #timers = {};
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #connecting = undefined;
   #stop = new AbortController();
 
   /**
    * @param {import('./session.js').Session} session @param {import('./board.js').Board} board
-   * @param {import('./clock.js').Clock} clock @param {import('./api.js').Api} api @param {Listener} listener
+   * @param {import('./control.js').Control} control @param {import('./clock.js').Clock} clock
+   * @param {import('./api.js').Api} api @param {Listener} listener
    */
-  constructor(session, board, clock, api, listener) {
+  constructor(session, board, control, clock, api, listener) {
     this.#session = session;
-    this.#board = board;
     this.#clock = clock;
     this.#api = api;
     this.#listener = listener;
-    this.#topic = `board:${session.tenant}`;
-    this.#polling = this.#poller();
+    this.#board = this.#follower(`board:${session.tenant}`, board, {
+      synced: () => this.#onSynced(),
+      missing: () => this.#giveUp('the board did not come'),
+      refused: (why) => this.#refuse(`The server does not show this board: ${why}`),
+    });
+    this.#control = this.#follower(`control:${session.tenant}`, control, {
+      synced: () => this.#controlPolling.stop(),
+      missing: () => this.#control.resync(),
+      refused: () => {}, // by a server that knows of no such topic; `controlled` stays false
+    });
+    this.#polling = this.#poller(this.#board, checkBoard, {
+      refused: (why) => this.#refuse(why),
+      told: (before) => {
+        if (this.#polling.fine && !before && !this.why && !this.#socket) this.#connect(); // the server is back
+        this.#tell();
+      },
+    });
+    this.#controlPolling = this.#poller(this.#control, checkControl, {
+      refused: () => this.#controlPolling.stop(),
+      told: () => this.#listener.told(),
+    });
+  }
+
+  /** Whether what is in force is known, and can be changed. */
+  get controlled() {
+    if (!this.#control.model.known) return false;
+    if (this.state === 'live') return this.#control.steady;
+    return this.state === 'polling' && this.#controlPolling.running && this.#controlPolling.fine;
+  }
+
+  /** Something was done that changes what is in force: whoever polls asks now. */
+  expectControl() {
+    if (this.#controlPolling.running) this.#controlPolling.ask();
   }
 
   start() {
@@ -78,8 +107,9 @@ export class Link {
   stop() {
     this.#over = true;
     this.#stop.abort();
-    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
-    this.#polling.stop();
+    clearTimeout(this.#connecting);
+    for (const polling of [this.#polling, this.#controlPolling]) polling.stop();
+    for (const follower of [this.#board, this.#control]) follower.lost();
     this.#socket?.drop();
   }
 
@@ -95,11 +125,11 @@ export class Link {
     if (this.#over) return;
     if (this.#socket?.greeted) {
       this.#socket.probe(AWAKE_WITHIN_MS);
-      this.#subscribe();
+      for (const follower of [this.#board, this.#control]) follower.subscribe();
     } else if (!this.why && !this.#socket) {
       this.#connect();
     }
-    if (this.#polling.running) this.#polling.ask();
+    for (const polling of [this.#polling, this.#controlPolling]) if (polling.running) polling.ask();
   }
 
   /** Try sockets again although the server said not to: the viewer wants to. */
@@ -114,61 +144,43 @@ export class Link {
   // --- By socket ---
 
   #connect() {
-    clearTimeout(this.#timers.connect);
+    clearTimeout(this.#connecting);
     if (this.#over) return;
     const url = address('v1/ws');
     url.protocol = url.protocol.replace('http', 'ws');
-    const { version } = this.#board;
-    const hello = { token: this.#session.token, ...(version && { resume: { [this.#topic]: version } }) };
+    const held = [this.#board, this.#control].filter((follower) => follower.model.version);
+    const resume = Object.fromEntries(held.map((follower) => [follower.topic, follower.model.version]));
+    const hello = { token: this.#session.token, ...(held.length && { resume }) };
     this.counts.connects += 1;
-    this.#synced = false;
     this.#socket = new Socket(url, hello, {
       greeted: (greeting) => this.#onGreeting(greeting),
       frame: (frame) => this.#onFrame(frame),
       bad: (why) => this.#onBad(why),
-      heard: () => this.#synced && this.#onTrue(),
+      heard: () => this.#board.synced && this.#onTrue(),
       closed: (code, reason, greeted) => this.#onClosed(code, reason, greeted),
     });
   }
 
   /** @param {any} greeting */
   #onGreeting(greeting) {
-    if (greeting.role !== 'operator') {
-      this.#refuse(`This token is for the role “${greeting.role}”. The console needs an operator’s.`);
+    if (!ROLES.includes(greeting.role)) {
+      this.#refuse(`This token is for the role “${greeting.role}”. The console needs an operator’s or an admin’s.`);
       return;
     }
     this.#clock.set(greeting.server_time);
     this.#greetedAt = performance.now();
-    const resumed = greeting.resumed.includes(this.#topic);
-    if (resumed && this.#board.version) this.#onSynced();
-    else if (resumed || !greeting.topics.includes(this.#topic)) this.#subscribe(); // resumed: a poll came in between
-    else this.#expectSnapshot();
+    const socket = /** @type {Socket} */ (this.#socket);
+    for (const follower of [this.#board, this.#control]) follower.greeted(socket, greeting);
     this.#tell();
   }
 
   /** @param {any} frame */
   #onFrame(frame) {
-    if (frame.topic !== this.#topic) return;
+    const follower = [this.#board, this.#control].find(({ topic }) => topic === frame.topic);
+    if (!follower) return;
     this.counts.frames += 1;
     this.#clock.set(frame.server_time);
-    if (frame.type === 'snapshot') {
-      this.#board.takeSnapshot(frame.data.broadcasts, frame.version);
-      this.#onSynced();
-      this.#listener.changed();
-    } else if (frame.type === 'delta') {
-      this.#onDelta(frame);
-    }
-  }
-
-  /** @param {any} frame */
-  #onDelta(frame) {
-    try {
-      const outcome = this.#board.takeDelta(frame.from, frame.version, frame.data);
-      if (outcome === 'applied') this.#listener.changed();
-      if (outcome === 'gap' && this.#synced) this.#resync();
-    } catch (error) {
-      this.#onBad(`delta: ${/** @type {Error} */ (error).message}`);
-    }
+    follower.take(frame);
   }
 
   #onTrue() {
@@ -177,64 +189,49 @@ export class Link {
 
   /** @param {string} why */
   #onBad(why) {
+    this.#drop(why);
+    for (const follower of [this.#board, this.#control]) follower.resync();
+  }
+
+  /** Take note of what was dropped. @param {string} why */
+  #drop(why) {
     this.counts.dropped += 1;
     this.counts.lastBad = why;
-    this.#resync();
     this.#listener.told();
   }
 
   #onSynced() {
-    clearTimeout(this.#timers.synced);
-    this.#synced = true;
     this.#onTrue();
     this.#polling.stop();
     this.#tell();
   }
 
-  /** Ask for a snapshot, at once if that has not just been done, and ever more rarely if it does not help. */
-  #resync() {
-    if (this.#synced) this.#doubtedAt = performance.now();
-    this.#synced = false;
-    this.counts.resyncs += 1;
-    if (this.#timers.resync !== undefined) return;
-    const now = performance.now();
-    if (now - this.#resyncAt > RESYNC_LONGEST_MS) this.#resyncWait = 0;
-    this.#timers.resync = setTimeout(() => {
-      this.#timers.resync = undefined;
-      this.#resyncAt = performance.now();
-      this.#subscribe();
-    }, this.#resyncWait);
-    this.#resyncWait = Math.min(RESYNC_LONGEST_MS, Math.max(500, this.#resyncWait * 2));
+  /** A socket on which the board does not come is of no use. @param {string} why */
+  #giveUp(why) {
+    this.#socket?.drop();
+    this.#onClosed(0, why, false);
   }
 
-  #subscribe() {
-    this.#expectSnapshot();
-    this.#socket?.ask('subscribe', { topic: this.#topic }, (reply) => {
-      if (reply.ok) return;
-      if (reply.error?.retry) this.#resync();
-      else this.#refuse(`The server does not show this board: ${reply.error?.message ?? 'no reason given'}`);
+  /**
+   * @param {string} topic @param {import('./follower.js').Model} model
+   * @param {{synced: () => void, missing: () => void, refused: (why: string) => void}} listener
+   */
+  #follower(topic, model, listener) {
+    return new Follower(topic, model, {
+      ...listener,
+      changed: () => this.#listener.changed(),
+      asked: () => {
+        this.counts.resyncs += 1;
+      },
+      bad: (why) => this.#drop(why),
     });
-  }
-
-  /** A socket on which the board does not come is of no use. */
-  #expectSnapshot() {
-    clearTimeout(this.#timers.synced);
-    const socket = this.#socket;
-    this.#timers.synced = setTimeout(() => {
-      if (this.#synced || socket !== this.#socket || !socket?.greeted) return;
-      socket.drop();
-      this.#onClosed(0, 'the board did not come', false);
-    }, SYNCED_WITHIN_MS + this.#resyncWait);
   }
 
   /** @param {number} code @param {string} reason @param {boolean} greeted */
   #onClosed(code, reason, greeted) {
-    clearTimeout(this.#timers.synced);
-    clearTimeout(this.#timers.resync);
-    this.#timers.resync = undefined;
+    if (this.#board.synced) this.#lostAt = performance.now();
+    for (const follower of [this.#board, this.#control]) follower.lost();
     this.#socket = null;
-    if (this.#synced) this.#lostAt = performance.now();
-    this.#synced = false;
     const steady = greeted && performance.now() - this.#greetedAt >= STEADY_MS;
     this.#failures = steady ? 0 : this.#failures + 1;
     const rule = ruleOf(code, reason, this.#failures);
@@ -243,31 +240,34 @@ export class Link {
       return;
     }
     if (rule.then === 'stay_away') this.why = rule.why;
-    else this.#timers.connect = setTimeout(() => this.#connect(), rule.afterMs);
-    if (this.why || this.#failures >= TRIES_BEFORE_POLLING) this.#polling.start();
+    else this.#connecting = setTimeout(() => this.#connect(), rule.afterMs);
+    if (this.why || this.#failures >= TRIES_BEFORE_POLLING) {
+      for (const polling of [this.#polling, this.#controlPolling]) polling.start();
+    }
     this.#tell();
   }
 
   // --- By polling ---
 
-  #poller() {
-    return new Polling(this.#api, this.#topic, {
-      board: (shown) => {
+  /**
+   * @param {Follower} follower @param {import('./shape.js').Check} check
+   * @param {{refused: (why: string) => void, told: (before: boolean) => void}} listener
+   */
+  #poller(follower, check, listener) {
+    const isBoard = follower === this.#board;
+    return new Polling(this.#api, follower.topic, check, {
+      ...listener,
+      shown: ({ server_time, data }) => {
         this.counts.frames += 1;
-        this.#clock.set(shown.server_time);
-        this.#board.takeSnapshot(shown.data.broadcasts, null);
-        this.#onTrue();
+        this.#clock.set(server_time);
+        follower.model.takeSnapshot(data, null);
+        if (isBoard) this.#onTrue();
         this.#listener.changed();
       },
-      heard: () => this.#onTrue(),
+      heard: () => isBoard && this.#onTrue(),
       bad: (why) => {
         this.counts.dropped += 1;
         this.counts.lastBad = why;
-      },
-      refused: (why) => this.#refuse(why),
-      told: (before) => {
-        if (this.#polling.fine && !before && !this.why && !this.#socket) this.#connect(); // the server is back
-        this.#tell();
       },
     });
   }
@@ -300,9 +300,9 @@ export class Link {
   /** @returns {State} */
   #stateNow() {
     const now = performance.now();
-    if (this.#synced || (this.#socket?.greeted && now - this.#doubtedAt < DOUBTED_FOR_MS)) return 'live';
+    if (this.#board.steady) return 'live';
     if (this.#polling.running && !this.#polling.fine) return 'stale';
-    if (this.#polling.running) return this.#board.known && !this.#board.version ? 'polling' : 'connecting';
+    if (this.#polling.running) return this.#board.model.known && !this.#board.model.version ? 'polling' : 'connecting';
     return now - this.#lostAt < CONNECTING_FOR_MS ? 'connecting' : 'stale';
   }
 }

@@ -10,14 +10,16 @@ import { Board } from './board.js';
 import { config as checkConfig } from './check.js';
 import { Clock, clockTime } from './clock.js';
 import { Columns } from './columns.js';
+import { Control } from './control.js';
 import { Details } from './details.js';
 import { byId, setAttribute, setHidden, setText } from './dom.js';
 import { FiguresView } from './figures.js';
 import { counted } from './format.js';
 import { Inquiry } from './inquiry.js';
-import { Link } from './link.js';
+import { Link, ROLES } from './link.js';
 import { MapView } from './map.js';
 import { Nodes } from './nodes.js';
+import { Panel } from './panel.js';
 import { Scheduler } from './scheduler.js';
 import * as session from './session.js';
 import { Stats } from './stats.js';
@@ -25,7 +27,6 @@ import { themed } from './theme.js';
 
 const BEAT_MS = 1000;
 const MAP_EVERY_MS = 1000;
-const OPERATOR = 'operator';
 
 /** Where one view at a time is shown. */
 const narrow = matchMedia('(max-width: 859px)');
@@ -33,6 +34,7 @@ const narrow = matchMedia('(max-width: 859px)');
 class App {
   #clock = new Clock();
   #board = new Board();
+  #control = new Control();
   #stats = new Stats();
   /** @type {string | null} */ #selected = null;
   /** The map is the dearest to draw: what the viewer does is shown at once, data once a second.
@@ -70,9 +72,17 @@ class App {
     this.columns = new Columns({ touched, select });
     this.details = new Details();
     this.inquiry = new Inquiry(api, { touched: answered, bad, refused: fail });
-    this.nodes = new Nodes(api, { touched: () => this.scheduler.soon(), bad, refused: fail });
+    this.panel = new Panel(this.#control, api, this.#clock, {
+      touched: () => this.scheduler.now(),
+      bad,
+      refused: fail,
+      done: () => this.link.expectControl(),
+      moved: touched,
+    });
+    const drain = who.role === 'admin' ? this.panel.drain : null;
+    this.nodes = new Nodes(api, drain, { touched: () => this.scheduler.soon(), bad, refused: fail });
     this.figures = new FiguresView((state) => this.#show(state));
-    this.link = new Link(who, this.#board, this.#clock, api, { told: () => this.scheduler.soon(), changed, refused: fail });
+    this.link = new Link(who, this.#board, this.#control, this.#clock, api, { told: () => this.scheduler.soon(), changed, refused: fail });
     this.#board.onOffers = (offers) => this.#stats.countOffers(offers, this.#clock.now());
     setText(byId('tenant'), who.tenant);
     setText(byId('user'), who.user);
@@ -106,6 +116,7 @@ class App {
   stop() {
     this.link.stop();
     this.nodes.stop();
+    this.panel.stop();
     this.inquiry.select(null);
   }
 
@@ -117,6 +128,7 @@ class App {
     this.columns.select(id);
     this.#mapDirty = 'now';
     this.map.fit();
+    if (id !== null && this.panel.open && !narrow.matches) this.panel.show(false);
     if (id !== null && narrow.matches) this.#openTab('details');
     if (id === null) {
       if (narrow.matches) this.#openTab('board');
@@ -146,7 +158,8 @@ class App {
       this.map.render(broadcasts, held ?? this.inquiry.view, this.inquiry.timeline);
       this.map.describe(this.#mapWords(held));
     }
-    this.nodes.render();
+    this.nodes.render(this.link.state === 'live' || this.link.state === 'polling');
+    this.panel.render(this.link);
     this.#renderState();
   }
 
@@ -198,6 +211,7 @@ class App {
     for (const tab of document.querySelectorAll('[data-tab]')) {
       setAttribute(tab, 'aria-pressed', String(tab.getAttribute('data-tab') === name));
     }
+    if (narrow.matches) this.panel.show(name === 'control');
     this.#mapDirty = 'now';
     this.scheduler.now();
   }
@@ -205,8 +219,9 @@ class App {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     const target = /** @type {Element} */ (event.target);
-    if (event.key === 'Escape' && this.#selected !== null && !target.closest('input')) this.select(null);
-    if (event.key === '/' && !target.closest('input')) {
+    if (target.closest('input, select, textarea, dialog')) return;
+    if (event.key === 'Escape' && this.#selected !== null) this.select(null);
+    if (event.key === '/') {
       event.preventDefault();
       byId('search').focus();
     }
@@ -229,8 +244,8 @@ function askForToken(why) {
 
 /** @param {import('./session.js').Session} who */
 function enter(who) {
-  if (who.role !== OPERATOR) {
-    askForToken(`This token is for the role “${who.role}”. The console needs an operator’s.`);
+  if (!ROLES.includes(who.role)) {
+    askForToken(`This token is for the role “${who.role}”. The console needs an operator’s or an admin’s.`);
     return;
   }
   session.store(who);

@@ -14,7 +14,7 @@
 import { Refused } from './api.js';
 import { nodes as checkNodes } from './check.js';
 import { clockTime } from './clock.js';
-import { arrange, byId, el, setAttribute, setText } from './dom.js';
+import { arrange, byId, el, setAttribute, setHidden, setText } from './dom.js';
 
 const EVERY_MS = 5_000;
 const LAGGING_MS = 100;
@@ -36,14 +36,33 @@ class NodeRow {
   #trouble = el('span', { class: 'node-trouble' });
   #mark = el('span', { class: 'node-mark', 'aria-hidden': 'true' });
 
-  /** @param {number} number */
-  constructor(number) {
-    this.item = el('li', { class: 'node', 'data-node': number }, this.#mark, el('b', {}, `Node ${number}`), this.#trouble, this.#facts);
+  #button; #drain;
+
+  /** @param {number} number @param {import('./drain.js').Drain | null} drain null: this viewer may not */
+  constructor(number, drain) {
+    this.#drain = drain;
+    this.#button = el('button', { type: 'button', class: 'node-drain', 'aria-label': `Drain node ${number} …` }, 'Drain …');
+    this.#button.addEventListener('click', () => drain?.ask(number));
+    this.item = el(
+      'li',
+      { class: 'node', 'data-node': number },
+      this.#mark,
+      el('b', {}, `Node ${number}`),
+      this.#trouble,
+      this.#facts,
+      drain ? this.#button : null,
+    );
+  }
+
+  /** @param {boolean} connected */
+  enable(connected) {
+    if (this.#drain) setAttribute(this.#button, 'aria-disabled', this.#drain.enable(connected) ? null : 'true');
   }
 
   /** @param {NodeReport | Gone} report */
   update(report) {
     const facts = [];
+    setHidden(this.#button, 'goneAt' in report || (report.answered && report.draining));
     if ('goneAt' in report) {
       setText(this.#facts, '');
       setText(this.#trouble, `gone since ${clockTime(report.goneAt)}`);
@@ -77,11 +96,12 @@ export class Nodes {
   #dirty = true;
 
   /**
-   * @param {import('./api.js').Api} api
+   * @param {import('./api.js').Api} api @param {import('./drain.js').Drain | null} drain null: this viewer may not
    * @param {{touched: () => void, bad: (why: string) => void, refused: (why: string) => void}} listener
    */
-  constructor(api, listener) {
+  constructor(api, drain, listener) {
     this.api = api;
+    this.drain = drain;
     this.listener = listener;
     document.addEventListener('visibilitychange', () => document.hidden || this.ask());
   }
@@ -137,12 +157,19 @@ export class Nodes {
     this.listener.touched();
   }
 
-  render() {
+  /** @param {boolean} connected */
+  render(connected) {
+    this.#renderRows();
+    setText(byId('drain-status'), this.drain?.words ?? '');
+    for (const row of this.#rows.values()) row.enable(connected);
+  }
+
+  #renderRows() {
     if (!this.#dirty) return;
     this.#dirty = false;
     const rows = new Map();
     for (const report of [...this.#reports, ...(this.#reports.length ? this.#gone.values() : [])]) {
-      const row = this.#rows.get(report.node) ?? new NodeRow(report.node);
+      const row = this.#rows.get(report.node) ?? new NodeRow(report.node, this.drain);
       row.update(report);
       rows.set(report.node, row);
     }

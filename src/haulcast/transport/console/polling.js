@@ -1,12 +1,12 @@
 /**
- * The board without a socket: asked for every few seconds, with the tag of what is held, so that nothing is sent twice.
+ * A topic without a socket: asked for every few seconds, with the tag of what is held, so that nothing is sent twice.
  *
  * 1. It runs from `start` to `stop`. An answer that comes after `stop`, or after that of a later question, counts for nothing.
- * 2. `fine` says whether the last answer was the board, or that nothing has changed. Until there is one it is presumed.
+ * 2. `fine` says whether the last answer was the topic, or that nothing has changed. Until there is one it is presumed.
  * 3. After a failure it asks again after a time with chance in it, so that not all consoles come back at once.
  *
  * @typedef {object} Listener
- * @property {(shown: {server_time: number, data: {broadcasts: Record<string, import('./check.js').View>}}) => void} board
+ * @property {(shown: {server_time: number, data: any}) => void} shown a checked answer
  * @property {() => void} heard the server has answered that nothing has changed
  * @property {(why: string) => void} bad an answer was dropped
  * @property {(why: string) => void} refused the token is not good for this
@@ -25,11 +25,15 @@ export class Polling {
   /** @type {string | null} */ #tag = null;
   #turn = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer = undefined;
-  #api; #path; #listener;
+  #api; #path; #check; #listener;
 
-  /** @param {import('./api.js').Api} api @param {string} topic @param {Listener} listener */
-  constructor(api, topic, listener) {
+  /**
+   * @param {import('./api.js').Api} api @param {string} topic @param {import('./shape.js').Check} check of what it shows
+   * @param {Listener} listener
+   */
+  constructor(api, topic, check, listener) {
     this.#api = api;
+    this.#check = checkPolled(check);
     this.#path = `v1/topics/${encodeURIComponent(topic)}`;
     this.#listener = listener;
   }
@@ -77,13 +81,13 @@ export class Polling {
       return true;
     }
     if (answer.status === 404) {
-      this.#listener.refused('This token may not see the board. The console needs an operator’s.');
+      this.#listener.refused('This token may not see the board. The console needs an operator’s or an admin’s.');
       return false;
     }
     if (answer.status !== 200) return false;
-    const wrong = checkPolled(answer.data, 'poll');
+    const wrong = this.#check(answer.data, 'poll');
     this.#tag = wrong === null ? answer.tag : null;
-    if (wrong === null) this.#listener.board(/** @type {any} */ (answer.data));
+    if (wrong === null) this.#listener.shown(/** @type {any} */ (answer.data));
     else this.#listener.bad(wrong);
     return wrong === null;
   }
