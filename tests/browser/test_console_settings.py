@@ -181,9 +181,9 @@ async def test_history_and_audit_say_who_did_what_and_how_the_nodes_answered(net
 
 async def test_settings_of_a_later_server_can_be_changed(played: Stage, panel: Panel, page: Page) -> None:
     """They go by their own names, and their values are what JSON says they are."""
-    await expect(page.get_by_label("moon_phase")).to_have_value("0.5")
+    await expect(panel.field("moon_phase")).to_have_value("0.5")
     await panel.field("moon_phase").fill("0.75")
-    await page.get_by_label("night_only").check()
+    await page.get_by_role("checkbox", name="night_only").check()
     await panel.field("motto").fill("")
     await panel.field("depots").fill('[{"id": 1}, {"id": 2}]')
     await panel.field("cap").fill("12")
