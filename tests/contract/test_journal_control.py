@@ -3,35 +3,21 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from haulcast.domain.control import Announcement, Audience, TenantControl
 from haulcast.domain.ids import TenantId
 from haulcast.domain.replies import Json
-from haulcast.domain.settings import ActiveBroadcastPolicy, TenantSettings
+from haulcast.domain.settings import TenantSettings
 from haulcast.ports import ControlRecord, Journal, RequestKey, Role, Stale
+from haulcast.storage.settings_documents import read_settings
 from tests.contract.hauls import ACME, NOW_MS, OTHER, land, log_only, logged
 
 NOBODY = TenantId("nobody")
 
-OTHERWISE = TenantSettings(
-    wave_radii_km=(2.5, 40.0, None),
-    wave_interval_s=0.5,
-    max_offers_per_wave=7,
-    default_expiry_s=61,
-    min_expiry_s=60,
-    max_expiry_s=62,
-    reminder_lead_s=5,
-    toggle_limit=3,
-    toggle_window_s=4,
-    dispatch_mode="best_match",
-    accept_window_s=1.5,
-    active_broadcast_policy=ActiveBroadcastPolicy.REPLACE,
-    requests_per_s=9.5,
-    request_burst=8,
-    announcements_per_hour=6,
-)
+OTHERWISE = read_settings((Path(__file__).parents[1] / "data" / "settings" / "v2_other.json").read_text())
 """No setting has its default."""
 
 

@@ -8,9 +8,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
 
-from haulcast.domain.control import Announcement, TenantControl, settings_view
+from haulcast.domain.control import MAX_ANNOUNCEMENTS, Announcement, TenantControl, settings_view
 from haulcast.domain.delta import difference
 from haulcast.domain.ids import TenantId
 from haulcast.domain.modes import MODES
@@ -90,8 +91,13 @@ def announcement_view(announcement: Announcement) -> dict[str, Json]:
 
 def announcement_frame(announcement: Announcement, now_ms: int) -> bytes:
     """The finished frame of an announcement."""
-    data = dumps(announcement_view(announcement))
-    return frame(b'{"type":"announcement","server_time":%d,"data":%b}' % (now_ms, data))
+    return frame(b'{"type":"announcement","server_time":%d,"data":%b}' % (now_ms, _encoded(announcement)))
+
+
+@lru_cache(MAX_ANNOUNCEMENTS)
+def _encoded(announcement: Announcement) -> bytes:
+    """Once for all who come while it is valid."""
+    return dumps(announcement_view(announcement))
 
 
 def new_announcements(before: TenantControl, after: TenantControl, now_ms: int) -> list[Announcement]:
