@@ -26,7 +26,7 @@ from haulcast.domain.control import (
 )
 from haulcast.domain.events import WaveSent
 from haulcast.domain.ids import BroadcastId, TenantId
-from haulcast.domain.replies import Done, Refusal, Refused, Reply
+from haulcast.domain.replies import Done, Json, Refusal, Refused, Reply
 from haulcast.errors import ErrorCode, JournalUnavailable, RequestError
 from haulcast.ports import Kind, Origin, RequestKey, Role
 from tests.sim.conftest import Logs
@@ -483,7 +483,7 @@ async def test_the_same_id_is_answered_the_same_whichever_node_notes_the_outcome
     """Two nodes see to one command, and one of them finds another outcome than the other has noted meanwhile."""
     await broadcasts(world)
     first, second, third = world.nodes
-    noted = {"complete": False, "nodes": [{"node": third.incarnation, "status": "silent"}]}
+    noted: dict[str, Json] = {"complete": False, "nodes": [{"node": third.incarnation, "status": "silent"}]}
     with deaf(third, Kind.CONTROL):
         giving = asyncio.create_task(command(first, Pause(), "once"))
         await asyncio.sleep(0.2)
